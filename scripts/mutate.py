@@ -1,7 +1,7 @@
 """Judges the judge: one thing is changed in a right program, and it must be refused.
 
     scripts/mutate [--count 10000] [--seed 0] [--machine "vta small"] [--layers gemm008,conv010]
-                   [--log FILE] [--networks 1000]
+                   [--log FILE] [--networks 1000] [--commands 1000]
 
 Programs: the case table (tests/cases.py) on every machine and the given DeepBench layers. What is
 certified all the same is run by tests/oracles/exact_stream.py, which shares no code with the
@@ -11,6 +11,10 @@ equivalent was certified.
 
 --networks changes two programs of networks so often instead: their streams and what they state.
 What is certified all the same is simulated on random inputs and compared with the reference.
+
+--commands changes programs of machines that are fed commands (Gemmini, and two that are invented in
+tests/data/specs) so often instead: words, claims, bytes of HOST, places. What is certified all the
+same is run by the spec's meanings on random inputs and compared with NumPy.
 
 --log keeps what each program gave, one JSON line each; a run with the same file goes on where the
 last one ended. Lines of another judge (by its sources), seed or count are not used.
@@ -33,6 +37,8 @@ from typing import Any
 import numpy as np
 
 import csp_embed as ce
+from csp_embed.compiler.commands.chain import compile_commands
+from csp_embed.compiler.commands.file import CommandFile, content
 from csp_embed.errors import CspEmbedError
 from csp_embed.judge.certify.claims import read_claims
 from csp_embed.judge.certify.network.run import certify_network
@@ -44,6 +50,7 @@ from csp_embed.ops.reference import evaluate
 from csp_embed.report.text_table import table
 from csp_embed.sim.functional import run as functional
 from tests.cases import MACHINES, STREAM_CASES
+from tests.oracles.command_mutants import COMMAND_KINDS, command_mutant, still_right, stream_of
 from tests.oracles.exact_stream import order_fault, same_result
 from tests.oracles.mutants import KINDS, Mutant, Subject, mutant
 from tests.oracles.network_mutants import NETWORK_KINDS, STATED, network_mutant
@@ -169,6 +176,55 @@ def known(path: Path | None, key: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {line["program"]: line for line in lines if line["key"] == key}
 
 
+def command_programs() -> Iterator[tuple[str, CommandFile]]:
+    """Right ones: ragged, with a bias, a convolution, on machines of several kinds."""
+    specs = Path(__file__).parents[1] / "tests" / "data" / "specs"
+    operators = {
+        "matmul": ce.matmul(m=20, n=18, k=33, shift=5, clip=(0, 127)),
+        "bias": ce.matmul(m=20, n=18, k=33, shift=5, bias=True, bias_range=900, clip=(0, 127)),
+        "convolution": ce.conv2d(n=1, c=5, h=5, w=6, k=9, r=3, s=3, pad=1, clip=(-128, 127)),
+    }  # fmt: skip
+    for machine in ("gemmini", str(specs / "mill.yaml"), str(specs / "stay.yaml")):
+        for name, op in operators.items():
+            # What a machine cannot compute is no program.
+            with contextlib.suppress(CspEmbedError):
+                kernel = compile_commands(op, ce.load_isa(machine), {})
+                yield f"{name} on {kernel.isa.name}", content(kernel, random_tensors(op, 1))
+
+
+def commands(count: int, seed: int) -> int:
+    """Mutants of programs of commands. Exit code 5 where a wrong one was certified."""
+    total: dict[str, Counter[str]] = {kind: Counter() for kind in COMMAND_KINDS}
+    programs = [(name, file, stream_of(file)) for name, file in command_programs()]
+    begin, faults = time.monotonic(), 0
+    for k in range(count):
+        name, file, stream = programs[k % len(programs)]
+        kind = COMMAND_KINDS[k // len(programs) % len(COMMAND_KINDS)]
+        made = command_mutant(file, stream, kind, seed + k)
+        if made is None:
+            continue
+        what, changed = made
+        total[kind]["made"] += 1
+        try:
+            found = changed.certify().ok
+        except CspEmbedError:
+            found = False
+        if not found:
+            total[kind]["refused"] += 1
+        elif still_right(changed):
+            total[kind]["same"] += 1
+        else:
+            faults += 1
+            print(f"FAULT {name}: {what}", flush=True)
+    total["all"] = sum(total.values(), Counter())
+    head = [HEAD[c] for c in ("made", "refused", "same")]
+    rows = [[kind, *(str(n[c]) for c in ("made", "refused", "same"))] for kind, n in total.items()]
+    print(table(["what was changed", *head], rows, None, 1))
+    print(f"{len(programs)} programs, {total['all']['made']} mutants, {faults} certified and not"
+          f" equivalent, {time.monotonic() - begin:.0f} s")  # fmt: skip
+    return 5 if faults else 0
+
+
 def networks(count: int, seed: int) -> int:
     """Mutants of networks' programs. Exit code 5 where a wrong one was certified."""
     total: dict[str, Counter[str]] = {kind: Counter() for kind in NETWORK_KINDS}
@@ -212,7 +268,10 @@ def main() -> int:
     parser.add_argument("--layers", default=LAYERS, help="DeepBench layers; '' for none")
     parser.add_argument("--log", type=Path, help="JSON lines to go on from and to add to")
     parser.add_argument("--networks", type=int, metavar="COUNT", help="mutants of networks alone")
+    parser.add_argument("--commands", type=int, metavar="COUNT", help="mutants of commands alone")
     options = parser.parse_args()
+    if options.commands:
+        return commands(options.commands, options.seed)
     if options.networks:
         return networks(options.networks, options.seed)
     layers = [x for x in options.layers.split(",") if x]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -196,7 +197,8 @@ def _selected(selection: str) -> list[Mapping[str, Any]]:
     # Names of lists before names of files: a file `conv` must be written as ./conv.
     if selection in ("conv", "gemm", "all", "networks"):
         records = [*deepbench.layers(selection)]
-    elif selection.endswith(".json") or Path(selection).is_file():
+    # Not Path.is_file: a long list of ids is no name of a file, and no fault.
+    elif selection.endswith(".json") or os.path.isfile(selection):
         records = [*read_layer_list(selection)]
     else:
         ids = [i.strip() for i in selection.split(",") if i.strip()]

@@ -116,6 +116,9 @@ class Text:
         pick, size = self.rng.choice, 4 if dtype == "int32" else 1
         name = name or f"GET_{memory}"
         fields, most, lines = {"h": 24, "l": 16}, {}, []
+        if memory == "C":  # state: there is one tile, and no address
+            del fields["l"]
+        unit = pick([1, 1, 1, 4, 8, 64])
         how = pick(["state", "field", "fixed", "own"])
         if repeat:
             stride = "0"
@@ -139,9 +142,12 @@ class Text:
         if wide == "field":
             fields["m"], most["m"] = 8, lanes
         base = pick(["l + r", "l + r", f"l // {lanes} + r"]) if lanes > 1 else "l + r"
-        host = f"HOST.{dtype}[h + {size} * c]" if repeat else (
-            f"HOST.{dtype}[h + {stride} * r + {size} * c]")  # fmt: skip
-        here = f"{memory}[{base}][c]"
+        if unit > 1 and not stride.isdigit():
+            stride = f"{unit} * {stride}"
+        first = f"{unit} * h" if unit > 1 else "h"
+        host = f"HOST.{dtype}[{first} + {size} * c]" if repeat else (
+            f"HOST.{dtype}[{first} + {stride} * r + {size} * c]")  # fmt: skip
+        here = "C[r, c]" if memory == "C" else f"{memory}[{base}][c]"
         work = f"{host} = {out.replace('ACC', here)}" if out else (
             f"{here} {'+=' if add else '='} {host}")  # fmt: skip
         across = "m" if wide == "field" else lanes
@@ -155,20 +161,37 @@ class Text:
         x = pick([(b, i, "X[x + b][i]"), (1, b * i, f"X[x][{i} * b + i]"), (i, b, "X[x + i][b]")])
         w = pick([(i, o, "W[w + i][o]"), (o, i, "W[w + o][i]"), (1, i * o, f"W[w][{o} * i + o]")])
         s = pick([(b, o, "S[s + b][o]"), (1, b * o, f"S[s][{o} * b + o]"), (o, b, "S[s + o][b]")])
+        # Sums in rows, or in state: stored from there, or drained to rows first.
+        place = pick(["rows", "rows", "state", "drained"])
+        if place != "rows":
+            s = (b, o, "C[b, o]")
+            self.state["C"] = "{dims: [b, o], type: int32}"
         held = pick(["no", "no", "held", "next", "banks"])
         begins = pick(["keep", "zero", "state", "never"])
         copies = pick(["full", "repeat", "adds", "none"])
-        if begins == "never":
+        cleared = pick([True, False])
+        if begins == "never" and not cleared:
             copies = pick(["full", "repeat"])
-        step_fields = {"x": 12, "s": 12}
+        if cleared:
+            at = "C[r, c]" if place != "rows" else "S[s + r][c]"
+            self.add("CLEAR", {} if place != "rows" else {"s": 12},
+                     f"for r in range({s[0]}):\n  for c in range({s[1]}):\n    {at} = 0"
+                     )  # fmt: skip
+        step_fields = {"x": 12, "s": 12} if place == "rows" else {"x": 12}
         weight, lines = w[2], []
+        # Bounds of a step: all lanes, or as many as a field, an own number of state or one that two
+        # loops share says; `short`: lanes beyond a field's number are loaded as 0.
+        cuts = [pick(["all", "all", "field", "guard", "state", "shared"]) for _ in "boi"]
+        short = pick([True, False])
         if held != "no":
             load = "for i in range({1}):\n  for o in range({2}):\n    {0}[i, o] = " + w[2]
+            extra = {"wi": 6, "wo": 6} if short else {}
+            load += " if i < wi and o < wo else 0" if short else ""
             load = load.replace("{1}", str(i)).replace("{2}", str(o))
             names = {"held": ["P"], "next": ["N"], "banks": ["P0", "P1"]}[held]
             for name in names:
                 self.state[name] = "{dims: [i, o], type: int8}"
-                self.add(f"HOLD_{name}", {"w": 12}, load.replace("{0}", name))
+                self.add(f"HOLD_{name}", {"w": 12, **extra}, load.replace("{0}", name))
             if held == "next":
                 self.state["P"] = "{dims: [i, o], type: int8}"
                 lines += [
@@ -186,21 +209,45 @@ class Text:
         test = {"keep": "not f", "zero": "f", "state": "fresh"}.get(begins)
         for bank in ("P0", "P1") if held == "banks" else ("P",):
             weight = w[2] if held == "no" else f"{bank}[i, o]"
-            body = [*lines, f"for b in range({b}):", f"  for o in range({o}):"]
+            bounds, guards = {}, []
+            for d, cut in zip("boi", cuts, strict=True):
+                bounds[d] = str(self.dims[d])
+                name = {"field": f"n{d}", "state": f"m{d}", "shared": "both"}.get(cut)
+                if cut == "guard":
+                    guards.append(f"{d} < n{d}")
+                    step_fields[f"n{d}"] = 6
+                elif name is not None and not (cut == "shared" and d == "i"):
+                    # One field for two loops: only where both have as many lanes.
+                    if cut == "shared" and self.dims["b"] != self.dims["o"]:
+                        continue
+                    bounds[d] = name
+                    if cut == "state" and name not in self.state:
+                        self.state[name] = "{}"
+                        self.add(f"SIZE_{d}", {"p": 6}, f"{name} = p")
+                    elif cut != "state":
+                        step_fields[name] = 6
+            body = [*lines, f"for b in range({bounds['b']}):", f"  for o in range({bounds['o']}):"]
             body += [f"    if {test}:", f"      {s[2]} = 0"] if test else []
-            body += [f"    for i in range({i}):", f"      {s[2]} += {x[2]} * {weight}"]
+            body += [f"    for i in range({bounds['i']}):"]
+            body += [f"      if {' and '.join(guards)}:"] if guards else []
+            body += [f"      {'  ' if guards else ''}{s[2]} += {x[2]} * {weight}"]
             body += ["del N"] if held == "next" and pick([True, False]) else []
             name = "STEP" + (bank[1:] if held == "banks" else "")
             self.add(name, step_fields, "\n".join(body))
         self.copy("X", x[0], x[1], "int8")
         self.copy("W", w[0], w[1], "int8")
+        sums = "C" if place != "rows" else "S"
+        stored = "C" if place == "state" else "S"
+        if place == "drained":
+            self.add("DRAIN", {"s": 12}, f"for r in range({b}):\n  for c in range({o}):\n"
+                     "    S[s + r][c] = C[r, c]")  # fmt: skip
         if copies != "none":
-            self.copy("S", s[0], s[1], "int32", repeat=copies == "repeat")
+            self.copy(sums, s[0], s[1], "int32", repeat=copies == "repeat")
         if copies == "adds":
-            self.copy("S", s[0], s[1], "int32", add=True, name="ADD_S")
+            self.copy(sums, s[0], s[1], "int32", add=True, name="ADD_S")
         stores = pick([["full"], ["full", "narrow"], ["narrow"]])
         if "full" in stores:
-            self.copy("S", s[0], s[1], "int32", out="ACC", name="PUT_FULL")
+            self.copy(stored, s[0], s[1], "int32", out="ACC", name="PUT_FULL")
         if "narrow" in stores:
             low, shift = "0 if low else -128", {"sh": 5, "low": 1}
             way, extra = pick([
@@ -208,7 +255,7 @@ class Text:
                 (f"min(max((ACC + (1 << sh >> 1)) >> sh, {low}), 127)", shift),
                 (f"clip(rint(float32(ACC) * as_float32(q)), {low}, 127)", {"low": 1, "q": 32}),
             ])  # fmt: skip
-            self.copy("S", s[0], s[1], "int8", out=way, name="PUT", extra=extra)
+            self.copy(stored, s[0], s[1], "int8", out=way, name="PUT", extra=extra)
         if pick([True, False]):
             self.add("FENCE", {}, "pass")
         rows = [("X", x, "int8", 64), ("W", w, "int8", 64), ("S", s, "int32", 40)]

@@ -2,8 +2,8 @@
 
 Arrays of the `.npz`: `meta` (JSON text), `commands` uint64[n, words of a command], `before_addr`,
 `before_len`, `before_data` (byte ranges of HOST), `claim0` … (which element of a tensor each item
-of HOST is; `meta.claims` says whose and where) and logical tensors under their names in the
-formula, the result as NumPy computes it. See docs/program-file.md.
+of HOST is, in runs; `meta.claims` says whose and where) and logical tensors under their names in
+the formula, the result as NumPy computes it. See docs/program-file.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from csp_embed import __version__
 from csp_embed.compiler.commands.kernel import POINT_STEPS, CommandKernel
+from csp_embed.compiler.commands.runs import runs_of, values_of
 from csp_embed.compiler.request.operands import operands
 from csp_embed.errors import CspEmbedError, InputError
 from csp_embed.files import atomic
@@ -155,7 +156,9 @@ def write(path: str | Path, file: CommandFile) -> None:
     if not file.meta["tensors"]:  # no sum of one number per axis says where the result lies
         arrays["places"] = [file.places]
     for n, c in enumerate(file.claims or ()):
-        arrays[f"{_CLAIM}{n}"] = [c.which.astype(np.int32)]
+        runs = runs_of(c.which)
+        small = runs.astype(np.int32)
+        arrays[f"{_CLAIM}{n}"] = [small if (small == runs).all() else runs]
     arrays |= {n: [np.asarray(v)] for n, v in sorted(file.tensors.items())}
     with atomic(path, "wb") as out:
         write_arrays(out, arrays)
@@ -171,7 +174,7 @@ def read(path: str | Path) -> CommandFile:
             raise ValueError(f"its format is {meta.get('format')!r}, not {FORMAT!r}")
         words = arrays["commands"]
         before = read_ranges(path, "before", arrays)
-        claims = _stated(meta, arrays)
+        claims = _stated(meta, arrays, sum(len(d) for _, d in before))
         own = {*_OWN, *(f"{_CLAIM}{n}" for n in range(len(claims or ())))}
         tensors = {n: v for n, v in arrays.items() if n not in own}
         # From its own text: the file needs no operator list.
@@ -196,16 +199,18 @@ def read(path: str | Path) -> CommandFile:
     return CommandFile(meta, words, before, tensors, places, operator, isa, claims)
 
 
-def _stated(meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[Claim, ...] | None:
+def _stated(
+    meta: Mapping[str, Any], arrays: Mapping[str, Array], most: int
+) -> tuple[Claim, ...] | None:
     """Raises: KeyError, TypeError, ValueError for claims that are none."""
     if "claims" not in meta:
         return None
     found: list[Claim] = []
     for n, c in enumerate(meta["claims"]["items"]):
-        which = arrays[f"{_CLAIM}{n}"]
-        if which.ndim != 1 or which.dtype.kind != "i" or c["dtype"] not in ("int8", "int32"):
-            raise ValueError(f"claim {n} is no list of elements")
-        found.append(Claim(str(c["tensor"]), int(c["address"]), c["dtype"], which.astype(np.int64),
+        which = values_of(arrays[f"{_CLAIM}{n}"], most)
+        if c["dtype"] not in ("int8", "int32"):
+            raise ValueError(f"claim {n} is of {c['dtype']}")
+        found.append(Claim(str(c["tensor"]), int(c["address"]), c["dtype"], which,
                            int(c["scale"]), int(c["offset"])))  # fmt: skip
     int(meta["claims"]["offset"])
     return tuple(found)

@@ -101,12 +101,12 @@ def _random_fields(machine: CommandMachine, c: Command, rng: np.random.Generator
     # Addresses stay small, so that most rounds run to the end.
     bases = {p.base.name for p in (c.acts.dst, c.acts.lhs, c.acts.rhs) if hasattr(p, "base")}
     bases |= {s.source.base.name for s in c.acts.loads.values() if hasattr(s.source, "base")}
-    host = "" if c.acts.host is None else c.acts.host.base.name
+    host, unit = ("", 1) if c.acts.host is None else (c.acts.host.base.name, c.acts.host.base.times)
     out: dict[str, int] = {}
     for name, bits in c.fields.items():
         if name == host:
             # In steps of 64 bytes, which any alignment of HOST takes.
-            out[name] = _HOST + 64 * int(rng.integers(0, 8))
+            out[name] = (_HOST + 64 * int(rng.integers(0, 8))) // unit
         elif name in bases:
             out[name] = int(rng.integers(0, min(bits.most, 8) + 1))
         else:

@@ -13,17 +13,30 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 # An address may be base + number or name, times a loop's variable: what fields can express.
 class Param:
-    """kind: "const" (value), "field" or "state" (name); what counts is the name's number // per."""
+    """kind: "const" (value), "field" or "state" (name); what counts is the name's number // per *
+    times."""
 
     kind: str
     name: str = ""
     value: int = 0
     # Byte addresses of rows: as many bytes as a row has.
     per: int = 1
+    # Addresses in units: as many bytes as a unit has.
+    times: int = 1
 
     def number(self, value: int) -> int:
-        """What the name must hold to count as `value`."""
+        """What the name must hold to count as `value`, a multiple of `times`."""
+        value = value if self.times == 1 else value // self.times
         return value if self.per == 1 else value * self.per
+
+    def holds(self, value: int) -> bool:
+        """Whether some number counts as `value`."""
+        return value % self.times == 0
+
+    def counts(self, number: int) -> int:
+        """What a number in the name counts as."""
+        number = number if self.per == 1 else number // self.per
+        return number if self.times == 1 else number * self.times
 
 
 @dataclass(frozen=True)
@@ -74,13 +87,14 @@ class Setting:
 @dataclass(frozen=True)
 class Load:
     """Lanes of state are filled from rows or from other state. at: loop names by lane dimension
-    of the state that is filled."""
+    of the state that is filled. zeroed: what limits leave out is 0; else it stays as it was."""
 
     # Other state: preloaded weights may wait in one array and be used from another.
     source: Rows | Lanes
     at: tuple[str, ...]
     loops: Mapping[str, Param]
     limits: tuple[Limit, ...]
+    zeroed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,9 @@ class Acts:
     """See the module's text. dst: the rows written (of a copy_out: read). lhs, rhs: factors. host:
     of a copy. loops: variable -> its bound; limits: guards. adds: a copy_in that adds. keeps: the
     parameter that is 0 where a contraction begins anew (keeps_if: the value that keeps what is
-    there). value: of a copy_out, over `acc`."""
+    there); begins: bounds of the loops that set sums to 0 then. to: of a drain, the rows that the
+    sums in `dst` go to, at: its loop names by lane dimension of the sums. value: of a
+    copy_out, over `acc`."""
 
     kind: str
     settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
@@ -104,4 +120,7 @@ class Acts:
     # None: it always adds, and `keeps_if` means nothing.
     keeps: Param | None = None
     keeps_if: int = 1
+    begins: Mapping[str, Param] = field(default_factory=dict[str, Param])
+    to: Rows | None = None
+    at: tuple[str, ...] = ()
     value: ast.expr | None = None

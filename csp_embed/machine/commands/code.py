@@ -10,8 +10,8 @@ one row), `apart(m, fields)` says whether they differ. `isa check` compares both
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -25,12 +25,14 @@ HOST_TYPES = ("int8", "uint8", "int16", "int32")
 
 @dataclass(frozen=True)
 class Names:
-    """memories: of rows. arrays, numbers: state. fields: of the command."""
+    """memories: of rows. arrays, numbers: state. fields: of the command. shapes: of arrays, where
+    roles are read."""
 
     memories: Collection[str]
     arrays: Collection[str]
     numbers: Collection[str]
     fields: Collection[str]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
 
 @dataclass(frozen=True)

@@ -231,8 +231,16 @@ class Machine:
         return len(np.unique(flat)) == points
 
     def add_lanes(self, name: str, at: tuple[Any, ...], value: Any) -> None:
-        # The form is refused by no parser (it reads as a place), so it is refused here.
-        raise SimError(f"{name} is state: only memories are added to")
+        """Sums that stay in state."""
+        before = self._read(name, self.arrays[name], self._lanes(name, at))
+        if not np.ndim(value) and not np.ndim(before):
+            self._write(name, self.arrays[name], at, before + value)
+            return
+        values, *places = np.broadcast_arrays(value, *at)
+        # Several points may meet in one lane: `array[index] += value` would keep the last alone.
+        total = self.arrays[name].astype(np.int64)
+        np.add.at(total, tuple(places), values)
+        self._write(name, self.arrays[name], at, total[at])
 
     def add_host(self, dtype: str, address: Any, value: Any) -> None:
         raise SimError("HOST is not added to: a command writes it")

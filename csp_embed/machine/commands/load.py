@@ -7,11 +7,13 @@ Every refusal is a SpecError with file:line.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 
 from csp_embed.machine.commands.acts import Acts
 from csp_embed.machine.commands.code import Names, code_of
+from csp_embed.machine.commands.cycles import Cycles
 from csp_embed.machine.commands.roles import acts_of
 from csp_embed.machine.commands.spec import Bits, Command, CommandMachine, RowMemory, State
 from csp_embed.machine.commands.tiles import as_instructions
@@ -61,7 +63,8 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
             places[f"{section}.{name}"] = table[section].key_where(name)
     # The embedding search knows memories of elements, not rows: an element is a contraction's tile.
     try:
-        instructions, tiles, views = as_instructions(commands, memories, dims)
+        held = _held(commands, state)
+        instructions, tiles, views = as_instructions(commands, memories | held, dims)
     except MeaningError as error:
         raise table["instructions"].error(
             str(error), "docs/commands.md lists what commands do"
@@ -74,9 +77,19 @@ def read_command_machine(root: Item, spec_text: str) -> Isa:
         places=places,
         commands=CommandMachine(
             words=words, memories=memories, state=state, commands=commands, align=host[0],
-            host_bytes=host[1], views=views, costs=costs,
+            host_bytes=host[1], views=views, costs=costs, held=held,
         ),
     )  # fmt: skip
+
+
+def _held(commands: tuple[Command, ...], state: Mapping[str, State]) -> dict[str, RowMemory]:
+    """State in which sums stay, as memories of one tile."""
+    found: dict[str, RowMemory] = {}
+    for c in commands:
+        if c.acts.kind == "contract" and c.acts.dst.memory in state:
+            s = state[c.acts.dst.memory]
+            found[s.name] = RowMemory(s.name, math.prod(s.sizes[:-1]), s.sizes[-1], s.dtype)
+    return found
 
 
 def _cost(item: Item) -> float:
@@ -145,7 +158,7 @@ def _states(item: Item, dims: Mapping[str, int]) -> dict[str, State]:
         if dtype not in known:
             raise entry.error(f"unknown type '{dtype}'", f"types are {', '.join(known)}")
         default = table["default"].integer({}) if "default" in table else None
-        found[name] = State(name, over, dtype, default)
+        found[name] = State(name, over, dtype, default, tuple(dims[d] for d in over))
     return found
 
 
@@ -159,7 +172,7 @@ def _commands(
 ) -> Iterator[Command]:
     """One command, or one for every value of its `each`."""
     # `each` writes a family of commands that differ in numbers alone.
-    table = item.table(["code", "fields", "meaning"], ["each"])
+    table = item.table(["code", "fields", "meaning"], ["each", "cycles", "beside"])
     for chosen in _each(table.get("each")):
         own = _filled(name, chosen)
         if not is_name(own):
@@ -170,7 +183,8 @@ def _commands(
         text = _filled(table["meaning"].text(), chosen)
         arrays = [s.name for s in state.values() if s.dims]
         numbers = [s.name for s in state.values() if not s.dims]
-        names = Names(list(memories), arrays, numbers, list(fields))
+        shapes = {s.name: s.sizes for s in state.values() if s.dims}
+        names = Names(list(memories), arrays, numbers, list(fields), shapes)
         try:
             # Read for its refusals alone: a meaning that no function can be made of is no meaning.
             code_of(text, names)
@@ -178,7 +192,23 @@ def _commands(
         except MeaningError as error:
             line = f"line {error.line} of the meaning: {error}"
             raise table["meaning"].error(line, "docs/commands.md lists the meanings") from error
-        yield Command(own, code, fields, text, acts)
+        yield Command(own, code, fields, text, acts, _cycles(table, fields, item))
+
+
+def _cycles(table: Mapping[str, Item], fields: Mapping[str, Bits], item: Item) -> Cycles | None:
+    """Raises: SpecError where it is no expression over the command's fields."""
+    beside = "beside" in table and table["beside"].flag()
+    if "cycles" not in table:
+        if beside:
+            raise item.error("`beside` without `cycles`", "it says what these cycles overlap",
+                             "cycles: 0")  # fmt: skip
+        return None
+    found = Cycles(table["cycles"].text(), beside)
+    why = found.refusal(fields)
+    if why:
+        raise table["cycles"].error(f"cycles: {why}", "a number, or an expression over fields",
+                                    "cycles: max(rows, 4)")  # fmt: skip
+    return found
 
 
 def _each(item: Item | None) -> list[dict[str, int]]:

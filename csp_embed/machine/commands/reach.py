@@ -14,7 +14,7 @@ from csp_embed.machine.commands.spec import Command, CommandMachine
 
 def rows(machine: CommandMachine, memory: str) -> int:
     """Rows 0 .. n-1 of a memory at which every command that uses it can begin."""
-    found = machine.memories[memory].rows
+    found = machine.rows_of(memory).rows
     for c in machine.commands:
         for r in references(c.acts):
             if r.memory == memory:
@@ -33,7 +33,7 @@ def host_bytes(machine: CommandMachine) -> int:
 
 def references(a: Acts) -> Iterator[Rows]:
     """Rows that a command names, and those that it loads lanes of state from."""
-    for x in (a.dst, a.lhs, a.rhs, *(load.source for load in a.loads.values())):
+    for x in (a.dst, a.lhs, a.rhs, a.to, *(load.source for load in a.loads.values())):
         if isinstance(x, Rows):
             yield x
 
@@ -41,11 +41,11 @@ def references(a: Acts) -> Iterator[Rows]:
 def _most(machine: CommandMachine, command: Command, base: Param, unlimited: int) -> int:
     """The greatest value of a base; fixed ones limit nothing, for plans are made around them."""
     if base.kind == "field":
-        return command.fields[base.name].most // base.per
+        return base.counts(command.fields[base.name].most)
     if base.kind == "const":
         return unlimited
     setters = [
-        c.fields[s.source.name].most // s.source.per // base.per
+        base.counts(s.source.counts(c.fields[s.source.name].most))
         for c in machine.commands
         for n, s in c.acts.settings.items() if n == base.name and s.source.kind == "field"
     ]  # fmt: skip

@@ -6,10 +6,12 @@ Takes: the text, the names that it may use.  Leaves: `Acts`. A command is one of
     copy_in     M[l + r][c] = HOST.int8[a + s*r + c]       `+=` adds to what is there
     copy_out    HOST.int8[a + s*r + c] = f(M[l + r][c])
     reset       M[l + r][c] = 0
+    drain       M[l + r][c] = SUMS[r, c]                   sums that stay in state, to rows
     set         only state; it may load lanes of state from rows
     finish      pass
 
-Loops may end at a field, guards (`if 16*n + c < cols`) may leave points out.
+Sums may be lanes of state: then they are read as rows of a memory of that name, of which there is
+one tile. Loops may end at a field, guards (`if 16*n + c < cols`) may leave points out.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class _Reader:
                         self.known[name] = value
                 case ast.Assign(
                     targets=[ast.Subscript(value=ast.Name(id=name)) as target], value=value
-                ) if name in self.names.arrays:
+                ) if name in self.names.arrays and not _from_outside(value):
                     loads[name] = self._load(step, target, value)
                 case _:
                     # What moves data between rows or HOST decides the command's kind.
@@ -88,16 +90,17 @@ class _Reader:
             case ast.AugAssign(
                 target=target, value=ast.BinOp(op=ast.Mult(), left=left, right=right)
             ):
-                dst = self._rows(target, loops)
+                dst = self._sums(target, loops)
                 lhs, rhs = self._factor(left, loops), self._factor(right, loops)
                 keeps, keeps_if = self._begins(first, target)
+                begins = {v: self._param(n) for s in first for v, n in s.loops}
                 return Acts("contract", dst=dst, lhs=lhs, rhs=rhs, keeps=keeps, keeps_if=keeps_if,
-                            **parts)  # type: ignore[arg-type] # fmt: skip
+                            begins=begins, **parts)  # type: ignore[arg-type] # fmt: skip
             case ast.Assign(targets=[target], value=ast.Constant(value=0)) if not first:
-                return Acts("reset", dst=self._rows(target, loops), **parts)  # type: ignore[arg-type]
+                return Acts("reset", dst=self._sums(target, loops), **parts)  # type: ignore[arg-type]
             case ast.Assign(targets=[ast.Subscript(value=ast.Attribute()) as target], value=value):
                 inner, source = self._source(value)
-                return Acts("copy_out", dst=self._rows(source, loops), value=inner,
+                return Acts("copy_out", dst=self._sums(source, loops), value=inner,
                             host=self._bytes(target, loops), **parts)  # type: ignore[arg-type] # fmt: skip
             # Both copies in: plain, and adding to what is there (a bias on sums).
             case (
@@ -105,8 +108,15 @@ class _Reader:
                 | ast.AugAssign(target=target, value=ast.Subscript(value=ast.Attribute()) as value)
             ) if not first:
                 adds = isinstance(core, ast.AugAssign)
-                return Acts("copy_in", dst=self._rows(target, loops), adds=adds,
+                return Acts("copy_in", dst=self._sums(target, loops), adds=adds,
                             host=self._bytes(value, loops), **parts)  # type: ignore[arg-type] # fmt: skip
+            case ast.Assign(
+                targets=[target], value=ast.Subscript(value=ast.Name(id=name)) as value
+            ) if name in self.names.arrays and not first:
+                source = self._factor(value, loops)
+                assert isinstance(source, Lanes)
+                return Acts("drain", dst=self._sums(value, loops), to=self._rows(target, loops),
+                            at=source.at, **parts)  # type: ignore[arg-type] # fmt: skip
             case _:
                 pass
         raise MeaningError(core.lineno, f"'{ast.unparse(core)}' is none of what commands do here")
@@ -137,11 +147,12 @@ class _Reader:
             case ast.Call(func=ast.Name(id="as_float32"), args=[inner]):
                 return Setting(self._param(inner), bits=True)
             case _:
-                return Setting(self._param(value))
+                return Setting(self._scaled(value))
 
     def _load(self, step: _Step, target: ast.expr, value: ast.expr) -> Load:
         loops = {v: self._param(n) for v, n in step.loops}
         tests = step.tests
+        zeroed = isinstance(value, ast.IfExp) and not tests
         if isinstance(value, ast.IfExp):
             # `value if inside else 0`: lanes beyond the matrix are filled with zeros, as a guard
             # would.
@@ -157,7 +168,7 @@ class _Reader:
         if set(filled.at) != set(loops):
             raise MeaningError(target.lineno, f"'{ast.unparse(target)}' is filled in other loops:"
                                f" {', '.join(loops) or 'none'}")  # fmt: skip
-        return Load(self._factor(value, loops), filled.at, loops, limits)
+        return Load(self._factor(value, loops), filled.at, loops, limits, zeroed)
 
     def _factor(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows | Lanes:
         match node:
@@ -172,6 +183,20 @@ class _Reader:
             case _:
                 return self._rows(node, loops)
 
+    def _sums(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows:
+        """Rows, or lanes of state as rows: all dimensions but the last walk rows."""
+        found = self._factor(node, loops)
+        if isinstance(found, Rows):
+            return found
+        *outer, inner = found.at
+        rows: dict[str, Param] = {}
+        step = 1
+        for v, size in zip(reversed(outer), reversed(self.names.shapes[found.state][:-1]),
+                           strict=True):  # fmt: skip
+            rows[v] = Param("const", value=step)
+            step *= size
+        return Rows(found.state, Param("const"), dict(reversed(rows.items())), {inner: 1})
+
     def _rows(self, node: ast.expr, loops: Mapping[str, Param]) -> Rows:
         match node:
             case ast.Subscript(
@@ -182,6 +207,8 @@ class _Reader:
                 # A field in a lane would shift values within a row; here rows begin at lane 0.
                 if zero != Param("const") or any(p.kind != "const" for p in lanes.values()):
                     raise MeaningError(lane.lineno, "a lane is a sum of numbers times loop names")
+                if any(p.times != 1 for p in rows.values()):
+                    raise MeaningError(row.lineno, "rows of a tile are apart by a number or a name")
                 return Rows(memory, base, rows, {v: p.value for v, p in lanes.items()})
             case _:
                 raise MeaningError(
@@ -246,12 +273,20 @@ class _Reader:
                         )
         return tuple(out)
 
-    def _param(self, node: ast.expr) -> Param:
-        """A bound, a test or what state is set to."""
+    def _scaled(self, node: ast.expr) -> Param:
+        """What state is set to."""
         # Without loops every name is a field or state.
         base, steps = self._affine(node, {})
         assert not steps
         return base
+
+    def _param(self, node: ast.expr) -> Param:
+        """A bound or a test: any number must be possible."""
+        found = self._scaled(node)
+        if found.times != 1:
+            raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is a multiple of {found.times}:"
+                               " bounds and tests are a number or a name")  # fmt: skip
+        return found
 
     def _affine(self, node: ast.expr, loops: Mapping[str, Param]) -> tuple[Param, dict[str, Param]]:
         """(what stands alone, loop variable -> what it is multiplied by)."""
@@ -262,12 +297,14 @@ class _Reader:
         for names, factor in _terms(node).items():
             moving = [n for n in names if n in loops]
             rest = [n for n in names if n not in loops]
-            # rest with a factor: 2*stride*i; no field is multiplied by a number in the machines
-            # read here.
-            if len(moving) > 1 or len(rest) > 1 or (rest and factor != 1):
+            # A factor counts units: 64 * address, 16 * stride * row.
+            if len(moving) > 1 or len(rest) > 1 or (rest and factor < 1):
                 raise MeaningError(node.lineno, f"'{ast.unparse(node)}' is more than a number or a"
                                    " name times a loop's name")  # fmt: skip
-            param = self._named(rest[0], node) if rest else Param("const", value=factor)
+            param = Param("const", value=factor)
+            if rest:
+                param = self._named(rest[0], node)
+                param = replace(param, times=param.times * factor)
             if not moving:
                 base.append(param)
             elif moving[0] in steps:
@@ -283,12 +320,23 @@ class _Reader:
         if name in self.known:
             base, steps = self._affine(self.known[name], {})
             assert not steps
+            if base.times > 1 and per:
+                raise MeaningError(node.lineno, f"'{name}' counts units, and is divided")
             return replace(base, per=base.per * int(per or 1))
         if name in self.names.fields:
             return Param("field", name, per=int(per or 1))
         if name in self.names.numbers:
             return Param("state", name, per=int(per or 1))
         raise MeaningError(node.lineno, f"'{name}' is neither field, state nor loop")
+
+
+def _from_outside(value: ast.expr) -> bool:
+    """0 or numbers from HOST: what sums in state begin with, and no load of a factor."""
+    match value:
+        case ast.Constant(value=0) | ast.Subscript(value=ast.Attribute()):
+            return True
+        case _:
+            return False
 
 
 def _flat(

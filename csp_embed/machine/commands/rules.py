@@ -11,7 +11,7 @@ from csp_embed.machine.commands import reach
 from csp_embed.machine.commands.acts import Limit, Param, Rows
 from csp_embed.machine.commands.spec import Command
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
-from csp_embed.machine.commands.transfers import Transfer, copies, transfer
+from csp_embed.machine.commands.transfers import Transfer, copies, stored_from, transfer
 from csp_embed.machine.refused import refused
 from csp_embed.machine.spec import Isa
 
@@ -27,7 +27,7 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
     # Operators are int8 times int8 into int32; there is no correction here as for templates.
     wanted = {"dst": "int32", "lhs": "int8", "rhs": "int8"}
     for role, tile in tiles.items():
-        dtype = machine.memories[tile.memory].dtype
+        dtype = machine.rows_of(tile.memory).dtype
         if dtype != wanted[role]:
             what = f"{'sums' if role == 'dst' else 'factors'} of {dtype}"
             hint = f"give {tile.memory} that type"
@@ -37,13 +37,15 @@ def command_refusals(isa: Isa) -> Iterator[SpecError]:
     # Without these three no operand can come in and no result get out.
     for kind, role in (("copy_in", "lhs"), ("copy_in", "rhs"), ("copy_out", "dst")):
         memory = tiles[role].memory
-        found = copies(machine, kind, memory)
+        # Sums that stay in state may be stored from rows.
+        places = stored_from(machine, memory) if kind == "copy_out" else [memory]
+        found = [c for place in places for c in copies(machine, kind, place)]
         if not found:
             hint = "add a command; isa_specs/gemmini.yaml has all"
             what = f"no {kind} of {memory}"
             yield refused(isa, what, "a program needs it", hint, "instructions")
             continue
-        dtype = None if kind == "copy_out" else machine.memories[memory].dtype
+        dtype = None if kind == "copy_out" else machine.rows_of(memory).dtype
         unfit = [unusable(isa, c, tiles[role], dtype) for c in found]
         if all(unfit):
             yield refused(isa, f"{found[0].name} moves no tile of {memory}", unfit[0],
@@ -60,6 +62,9 @@ def unusable(isa: Isa, c: Command, tile: Tile, dtype: str | None) -> str:
     if dtype is not None and found.dtype != dtype:
         return f"it converts {found.dtype}, and operands are {dtype}"
     width = 1 + sum(s * (isa.dims[d] - 1) for d, s in tile.lanes.items())
+    if not found.strided() and found.rows != 1 and found.stride.value % found.unit:
+        return (f"its rows lie {found.stride.value} bytes apart in HOST, and its addresses count"
+                f" units of {found.unit}")  # fmt: skip
     if not found.apart(width):
         return (f"it moves rows that lie {found.stride.value} bytes apart in HOST, and rows of a"
                 f" tile have {width * found.item}")  # fmt: skip
@@ -76,6 +81,7 @@ def _parts(isa: Isa, c: Command) -> Iterator[SpecError]:
     where = f"instructions.{c.name}"
     if c.acts.kind == "contract":
         yield from _short(isa, c, c.acts.loops, c.acts.limits, isa.dims, where)
+        yield from _short(isa, c, c.acts.begins, (), isa.dims, where)
     assert isa.commands is not None
     for name, load in c.acts.loads.items():
         # Loops of a load have names of their own; its lanes are those of the state.

@@ -8,8 +8,10 @@ by the bits that it fixes, so several may share an opcode.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from csp_embed.machine.commands.cycles import Cycles
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,13 @@ class Bits:
 class State:
     """What a command leaves. dims: of an array of lanes, or () for a number. default: what a
     program sets where it does not matter; None: it always matters. dtype: "int", "float32", or a
-    lane's."""
+    lane's. sizes: of its dimensions."""
 
     name: str
     dims: tuple[str, ...]
     dtype: str
     default: int | None
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,22 @@ class RowMemory:
 class Command:
     """code: fixed bits with their values, by which the command is told. fields: the others.
     meaning: Python-syntax statements over fields, state, memories and HOST. acts: what it does, as
-    `roles` reads it."""
+    `roles` reads it. cycles: how long it takes, where the file says so."""
 
     name: str
     code: tuple[tuple[Bits, int], ...]
     fields: Mapping[str, Bits]
     meaning: str
     acts: Any
+    cycles: Cycles | None = None
 
 
 @dataclass(frozen=True)
 class CommandMachine:
     """words: name -> bits of each word of a command, in order. memories: those on the chip. align,
     host_bytes: of the host's memory. views: memory of the embedding search -> the rows that hold
-    it. costs: cycles of a `step`, of a `command`, and `bytes_per_cycle`."""
+    it. costs: cycles of a `step`, of a `command`, and `bytes_per_cycle`. held: state in which sums
+    stay, as a memory of one tile."""
 
     words: Mapping[str, int]
     memories: Mapping[str, RowMemory]
@@ -73,6 +78,11 @@ class CommandMachine:
     views: Mapping[str, str]
     # A step walks a whole tile's rows, a command is what issuing one costs beside.
     costs: Mapping[str, float]
+    held: Mapping[str, RowMemory] = field(default_factory=dict[str, RowMemory])
+
+    def rows_of(self, memory: str) -> RowMemory:
+        """A memory of rows, or the state in which sums stay."""
+        return self.held[memory] if memory in self.held else self.memories[memory]
 
     def command(self, name: str) -> Command:
         return next(c for c in self.commands if c.name == name)

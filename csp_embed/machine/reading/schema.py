@@ -241,6 +241,8 @@ class Command(_Table):
     fields: dict[Name, str]
     meaning: str
     each: dict[Name, list[Number]] | None = None
+    cycles: Number | None = None
+    beside: bool | None = None
 
 
 class CommandCosts(_Table):

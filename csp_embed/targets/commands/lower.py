@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands import reach
-from csp_embed.machine.commands.spec import CommandMachine
+from csp_embed.machine.commands.cycles import stream_cycles
+from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
-from csp_embed.machine.commands.transfers import Transfer, transfers
+from csp_embed.machine.commands.transfers import Transfer, drains, stored_from, transfers
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
+from csp_embed.targets.commands.extents import Cuts, Extents, extents_of
 from csp_embed.targets.commands.order import (
     PARTS,
     Order,
@@ -37,6 +39,7 @@ from csp_embed.targets.commands.order import (
 from csp_embed.targets.commands.planner import Planner
 from csp_embed.targets.commands.regions import Region, region
 from csp_embed.targets.commands.residence import Residence, pools_of, reside
+from csp_embed.targets.commands.turns import Turns
 from csp_embed.targets.commands.writer import CONSTANT, Writer
 
 Array = NDArray[Any]
@@ -109,6 +112,8 @@ class _Lowering:
     begins: list[Transfer]
     adders: list[Transfer]
     epilogue: Epilogue
+    drain: Command | None
+    resets: list[Transfer]
     regions: dict[str, Region] = field(default_factory=dict[str, Region])
 
     @staticmethod
@@ -121,9 +126,14 @@ class _Lowering:
         width = {r: 1 + sum(s * (isa.dims[d] - 1) for d, s in t.lanes.items())
                  for r, t in tiles.items()}  # fmt: skip
         memory = tiles["dst"].memory
-        stores = [t for t in transfers(machine, "copy_out", memory, width["dst"])
+        stores = [t for place in stored_from(machine, memory)
+                  for t in transfers(machine, "copy_out", place, width["dst"])
                   if t.apart(width["dst"])]  # fmt: skip
         epilogue = epilogue_of(op, machine, stores, adds)
+        source = epilogue.store.command.acts.dst.memory
+        # Direct stores come first; others have a command in front that brings sums there.
+        drain = next((c for c in drains(machine, memory) if c.acts.to.memory == source), None)
+        resets = [t for t in transfers(machine, "reset", memory, width["dst"])]
         moves: dict[str, Transfer] = {}
         taken: set[str] = set()
 
@@ -149,7 +159,8 @@ class _Lowering:
         if begins:
             moves[CONSTANT] = chosen(begins)
         moves["dst"] = epilogue.store
-        made = _Lowering(embedding, isa, machine, tiles, moves, begins, adders, epilogue)
+        made = _Lowering(embedding, isa, machine, tiles, moves, begins, adders, epilogue,
+                         None if source == memory else drain, resets)  # fmt: skip
         for role in embedding.layouts:
             if role.startswith("add"):
                 made._begins(op.text())
@@ -189,30 +200,36 @@ class _Lowering:
             self.regions[role] = self._region(role, tile, most, factor)
         pools, slots = self._pools()
         # The walk with the fewest loads; each is stopped once it exceeds the best.
-        best: tuple[Walk, Order, Steps, Residence] | None = None
-        least = 0
-        # A factor that the machine holds between steps should change seldom.
-        spared = Planner(self.machine, self.isa.dims).spared()
-        tables: dict[str, Table] = {}
-        live: tuple[Table, ...] = ()
-        for walk in walks(e, slots["sums"], rows_fastest=spared["rhs"] >= spared["lhs"]):
-            if not tables:  # all walks have the same parts
-                tables, live = self._tables(walk)
+        best: tuple[Walk, Order, Steps, Extents, Residence] | None = None
+        least = 0.0
+        dims = self.isa.dims
+        cuts = Cuts.of(self.machine, dims, self.tiles["dst"], self.moves["dst"],
+                       whole=self.drain is not None)  # fmt: skip
+        turns = Turns(self.machine, dims)
+        whole = next(walks(e, slots["sums"]))
+        tables, live = self._tables(whole)  # all walks have the same parts
+        extents = self._extents(cuts, self._steps(order_of(whole), tables, live))
+        floor = turns.floor(extents)
+        for walk in walks(e, slots["sums"], rows_fastest=turns.rows_fastest(extents)):
             order = order_of(walk)
             steps = self._steps(order, tables, live)
             lying = pools_of(steps.groups, pools, slots)
-            changed = steps.changes(spared)
-            # The fewest loads win; of equally many, the fewest changes of what is held.
-            limit = None if best is None else best[-1].count - (changed >= least)
+            extents = self._extents(cuts, steps)
+            cost = turns.total(steps, extents)
+            # The fewest loads win; of equally many, the fewest cycles of steps.
+            limit = None if best is None else best[-1].count - (cost >= least)
             found = reside(lying, limit)
             if found is not None:
-                best, least = (walk, order, steps, found), changed
+                best, least = (walk, order, steps, extents, found), cost
             assert best is not None, "the first walk has no limit"
             once = sum(p.distinct() for p in lying)
-            if best[-1].count == once and not any(spared.values()):
+            if best[-1].count == once and least <= floor:
                 break  # everything is loaded once, which no other walk can beat
         assert best is not None, "there is always a walk"
         return self._emitted(*best, tables, pools)
+
+    def _extents(self, cuts: Cuts, steps: Steps) -> Extents:
+        return extents_of(cuts, self.isa.dims, self.tiles, self.regions, steps)
 
     def _region(self, role: str, tile: Tile, most: int, factor: bool) -> Region:
         """Where the operand lies, by the copy that was chosen; of a tensor that is added by another
@@ -317,14 +334,15 @@ class _Lowering:
         return Steps(flat["dst"], flat["lhs"], flat["rhs"], groups, tuple(ends.tolist()))
 
     def _emitted(
-        self, walk: Walk, order: Order, steps: Steps, residence: Residence,
+        self, walk: Walk, order: Order, steps: Steps, extents: Extents, residence: Residence,
         tables: Mapping[str, Table], pools: Mapping[str, str],
     ) -> CommandProgram:  # fmt: skip
-        self._place(steps, walk)
+        reset = self._place(steps, walk)
         planner = Planner(self.machine, self.isa.dims)
         writer = Writer(
             self.regions, self.moves, list(self.epilogue.settings.items()), planner, steps,
-            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()},
+            residence, tables, {r: self._slot_rows(pool) for r, pool in pools.items()}, extents,
+            self.drain, reset,
         )  # fmt: skip
         begins = order.ends.tolist()
         # Block by block: the writer begins, adds and stores each.
@@ -337,25 +355,27 @@ class _Lowering:
         totals = np.bincount([c for c, _ in planner.out], minlength=len(names))
         counts = {n: int(t) for n, t in zip(names, totals, strict=True) if t}
         cost = self.machine.costs
-        compute = cost["step"] * len(steps.dst)
+        compute = stream_cycles(self.machine, planner.out)
         moved = (writer.loaded + writer.stored) / cost["bytes_per_cycle"]
         fed = cost["command"] * len(planner.out)
-        # All three overlap at best; a 32nd of all breaks ties.
+        # All three overlap at best; a 32nd of the two others breaks ties.
         slowest = max(compute, moved, fed)
         return CommandProgram(
             self.embedding, walk, self.epilogue, dict(self.regions), dict(self.moves), words,
             counts, len(steps.dst), writer.loaded, writer.stored,
-            slowest + (compute + moved + fed) / 32,
+            slowest + (compute + moved + fed - slowest) / 32,
         )  # fmt: skip
 
-    def _place(self, steps: Steps, walk: Walk) -> None:
-        """Adds the constant where sums begin with one, and gives every region an address."""
+    def _place(self, steps: Steps, walk: Walk) -> Transfer | None:
+        """Adds the constant where sums begin with one, and gives every region an address. Returns:
+        the reset by which sums begin, where they do."""
         dst = self.regions["dst"]
         tensors = any(r.startswith("add") for r in self.regions)
         # Sums that no step reaches must still be stored, as zeros or the constant.
         empty = len(np.unique(steps.dst)) < self._sums(walk)
         anew = all(c.acts.keeps is None for c in self.machine.commands if c.acts.kind == "contract")
-        if not tensors and (self.epilogue.offset or empty or anew):
+        zeroed = not tensors and (empty or anew) and not self.epilogue.offset and self.resets
+        if not zeroed and not tensors and (self.epilogue.offset or empty or anew):
             self._begins(self.embedding.operator.text())
             t = self.moves[CONSTANT]
             place = replace(dst.place, low=(), shape=(), order=())
@@ -365,9 +385,10 @@ class _Lowering:
                                             t.strided(), rows, 1, t.item,
                                             pitch=t.pitch(dst.width))  # fmt: skip
         at = FIRST_ADDRESS
+        align = math.lcm(self.machine.align, *(t.unit for t in self.moves.values()))
         # The result last: its address does not move when constants grow.
         for role in [r for r in self.regions if r != "dst"] + ["dst"]:
-            at = -(-at // self.machine.align) * self.machine.align
+            at = -(-at // align) * align
             self.regions[role] = replace(self.regions[role], address=at)
             at += self.regions[role].size
         most = reach.host_bytes(self.machine)
@@ -376,6 +397,7 @@ class _Lowering:
                              where=self.isa.where("memories.HOST"),
                              why=f"all commands can name {most:,}",
                              hint="a smaller operator, or more `bytes` of HOST")  # fmt: skip
+        return self.resets[0] if zeroed else None
 
     def _sums(self, walk: Walk) -> int:
         return math.prod(walk.count(p) for p in PARTS if p != "reduced")

@@ -116,10 +116,14 @@ def order_of(walk: Walk) -> Order:
     size = np.diff(ends)
     within = np.arange(ends[-1]) - np.repeat(ends[:-1], size)
     k, sums = np.divmod(within, np.repeat(high * wide, size))
+    # Downwards: a ragged end is the last by number, and a short step costs least where the factor
+    # that stays is not changed behind it.
     if walk.rows_fastest:
         c, r = np.divmod(sums, np.repeat(high, size))
+        r = np.repeat(high, size) - 1 - r
     else:
         r, c = np.divmod(sums, np.repeat(wide, size))
+        c = np.repeat(wide, size) - 1 - c
     # Every other block is walked backwards, so that factors at the turn are still there.
     back = np.repeat(np.arange(len(size)) % 2 == 1, size)
     at = {
@@ -166,10 +170,3 @@ class Steps:
     rhs: Ints
     groups: Mapping[str, Ints]
     ends: tuple[int, ...]
-
-    def changes(self, weights: Mapping[str, int]) -> int:
-        """How often each factor is another than in the step before, times its weight."""
-        return sum(
-            w * int(np.count_nonzero(np.diff(getattr(self, role))))
-            for role, w in weights.items() if w
-        )  # fmt: skip

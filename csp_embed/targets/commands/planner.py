@@ -12,19 +12,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp_embed.errors import SpecError
-from csp_embed.machine.commands.acts import Lanes, Limit, Param, Rows
+from csp_embed.machine.commands.acts import Acts, Lanes, Limit, Load, Param, Rows
 from csp_embed.machine.commands.reach import references
 from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.machine.commands.transfers import Wants
+from csp_embed.targets.commands.extents import Counts, axes_of
 from csp_embed.targets.commands.plans import Known, Plan, Row, changes
 
 
 @dataclass(frozen=True)
 class Factor:
-    """row: where its tile lies; name: what it holds, so that lanes of state are known again."""
+    """row: where its tile lies; name: what it holds, so that lanes of state are known again;
+    counts: how much of each dimension was brought there."""
 
     row: int
     name: tuple[str, int]
+    counts: Counts = ()
 
 
 @dataclass
@@ -44,9 +47,11 @@ class Planner:
         # Plans by what they depend on: most steps repeat one of a handful.
         self._known: dict[tuple[Any, ...], Known] = {}
         self._lane_states = [s.name for s in self.machine.state.values() if s.dims]
+        self._axes = axes_of(self.machine)
         bases = [
             r.base for c in self.machine.commands if c.acts.kind in ("contract", "set")
-            for r in references(c.acts)
+            # Sums that stay in state are always the same tile.
+            for r in references(c.acts) if r.memory not in self.machine.held
         ]  # fmt: skip
         self._row_states = {p.name for p in bases if p.kind == "state"}
         # Where rows themselves decide what is possible, plans cannot be reused for other rows.
@@ -62,7 +67,7 @@ class Planner:
         """A copy, behind what sets its strides. idle: state that may have any value."""
         # Strides and counts that are state must be set before the copy.
         needed = {p.name: p.number(v) for p, v in idle or [] if p.name not in self.numbers}
-        needed |= {p.name: p.number(v) for p, v in wants if p.kind == "state"}
+        needed |= {p.name: _number(p, v, command) for p, v in wants if p.kind == "state"}
         for c, values in self._setters(needed, {}) or self._stuck(command, needed):
             self._put(c, values, {})
         self._put(command, self._fields(command, wants), {})
@@ -75,50 +80,36 @@ class Planner:
                 self._put(c, {}, {})
                 return
 
-    def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> None:
-        """One step of sums at row `dst`: added to what is there, or anew."""
+    def contract(self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts = ()) -> None:
+        """One step of sums at row `dst`: added to what is there, or anew. counts: how much of each
+        dimension takes part, where that is not all."""
         # Rows in state, or rows that decide: the plan is made anew.
         if self._rows_decide or not self._row_states.isdisjoint(self.numbers):
-            for c, values, loaded in self._planned(dst, lhs, rhs, keep):
+            for c, values, loaded in self._planned(dst, lhs, rhs, keep, counts):
                 self._put(c, values, loaded)
             return
         # Which commands are taken depends on other state alone: the same again with other rows.
         held = tuple((n == lhs.name, n == rhs.name)
                      for n in map(self.lanes.get, self._lane_states))  # fmt: skip
-        key = (keep, held, tuple(self.numbers.items()))
+        key = (keep, held, tuple(self.numbers.items()), counts, lhs.counts, rhs.counts)
         known = self._known.get(key)
         if known is None:
             plan = self._planned(
                 Row.of("dst", dst), replace(lhs, row=Row.of("lhs", lhs.row)),
-                replace(rhs, row=Row.of("rhs", rhs.row)), keep,
+                replace(rhs, row=Row.of("rhs", rhs.row)), keep, counts,
             )  # fmt: skip
             known = self._known[key] = Known.of(self.machine, plan)
         known.put(self.out, self.numbers, self.lanes, {"dst": dst, "lhs": lhs.row, "rhs": rhs.row},
                   {lhs.name[0]: lhs.name, rhs.name[0]: rhs.name})  # fmt: skip
 
-    def spared(self) -> dict[str, int]:
-        """Factor -> commands that a step needs less where it is the factor of the step before."""
-        a, b = (Factor(0, ("lhs", n)) for n in range(2)), (Factor(0, ("rhs", n)) for n in range(2))
-        (lhs, other_lhs), (rhs, other_rhs) = a, b
-
-        def count(second_lhs: Factor, second_rhs: Factor) -> int:
-            trial = Planner(self.machine, self.dims)
-            trial.contract(0, lhs, rhs, True)
-            before = len(trial.out)
-            trial.contract(0, second_lhs, second_rhs, True)
-            return len(trial.out) - before
-
-        new = count(other_lhs, other_rhs)
-        return {"lhs": new - count(lhs, other_rhs), "rhs": new - count(other_lhs, rhs)}
-
-    def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool) -> Plan:
+    def _planned(self, dst: int, lhs: Factor, rhs: Factor, keep: bool, counts: Counts) -> Plan:
         """The contraction that needs the fewest other commands, behind these."""
         best: Plan | None = None
         for c in self.machine.commands:
             # A contraction that always begins anew cannot add to what is there.
             if c.acts.kind != "contract" or (c.acts.keeps is None and not keep):
                 continue
-            plan = self._contract(c, dst, {"lhs": lhs, "rhs": rhs}, keep)
+            plan = self._contract(c, dst, {"lhs": lhs, "rhs": rhs}, keep, counts)
             if plan is not None and (best is None or _weight(plan) < _weight(best)):
                 best = plan
         if best is None:
@@ -128,11 +119,13 @@ class Planner:
         return best
 
     def _contract(
-        self, c: Command, dst: int, factors: Mapping[str, Factor], keep: bool
+        self, c: Command, dst: int, factors: Mapping[str, Factor], keep: bool, counts: Counts
     ) -> Plan | None:
-        a = c.acts
+        a: Acts = c.acts
         assert a.dst is not None
-        wants = self._whole(a.loops, a.limits) + _at(a.dst, dst)
+        sizes = {**self.dims, **dict(counts)}
+        wants = bounds(a.loops, a.limits, sizes, self.dims) + at_row(a.dst, dst)
+        wants += bounds(a.begins, (), sizes, self.dims)
         # The value that keeps sums, or the other one.
         if a.keeps is not None:
             wants.append((a.keeps, a.keeps_if if keep else 1 - a.keeps_if))
@@ -140,7 +133,7 @@ class Planner:
         loaded: dict[str, tuple[str, int]] = {}
         for source, factor in ((a.lhs, factors["lhs"]), (a.rhs, factors["rhs"])):
             if isinstance(source, Rows):
-                wants += _at(source, factor.row)
+                wants += at_row(source, factor.row)
                 continue
             assert isinstance(source, Lanes)
             # Lanes that the command itself loads need not be there before.
@@ -151,10 +144,10 @@ class Planner:
                 held[own.source.state] = factor
                 loaded[source.state] = factor.name
             else:
-                wants += _at(own.source, factor.row) + self._whole(own.loops, own.limits)
+                wants += at_row(own.source, factor.row) + self._filled(source.state, own, factor)
                 loaded[source.state] = factor.name
         missing = {s: f for s, f in held.items() if self.lanes.get(s) != f.name}
-        needed = {p.name: p.number(v) for p, v in wants if p.kind == "state"}
+        needed = {p.name: _number(p, v, c) for p, v in wants if p.kind == "state"}
         missing |= self._behind(missing)
         before = self._setters(needed, missing)
         if before is None:
@@ -186,15 +179,14 @@ class Planner:
     def _loaded(self, c: Command, missing: Mapping[str, Factor]) -> dict[str, tuple[str, int]]:
         return {s: missing[s].name for s in c.acts.loads if s in missing}
 
-    def _whole(self, loops: Mapping[str, Param], limits: tuple[Limit, ...]) -> Wants:
-        """All lanes take part."""
-        wants = [(p, self.dims[v]) for v, p in loops.items() if p.kind != "const"]
-        for limit in limits:
-            # The guard must let every lane through.
-            reach = 1 + sum(s * (self.dims[v] - 1) for v, s in limit.steps.items())
-            if limit.bound.kind != "const":
-                wants.append((limit.bound, reach))
-        return wants
+    def _filled(self, state: str, load: Load, factor: Factor) -> Wants:
+        """Bounds of a load's loops, whatever it calls them."""
+        # What no contraction reads has dimensions all the same: those that it was declared with.
+        axes = self._axes.get(state, self.machine.state[state].dims)
+        counts = dict(factor.counts)
+        full = {v: self.dims[d] for v, d in zip(load.at, axes, strict=True)}
+        sizes = {v: counts.get(d, self.dims[d]) for v, d in zip(load.at, axes, strict=True)}
+        return bounds(load.loops, load.limits, sizes, full)
 
     def _setters(
         self, needed: Mapping[str, int], missing: Mapping[str, Factor]
@@ -249,7 +241,9 @@ class Planner:
             elif source.kind == "field":
                 # A value that the field cannot hold: another command may.
                 most = c.fields[source.name].most
-                if wanted is not None and source.number(wanted) > most:
+                if wanted is not None and not (
+                    source.holds(wanted) and source.number(wanted) <= most
+                ):
                     return None
                 values[source.name] = 0 if wanted is None else source.number(wanted)
             else:
@@ -261,7 +255,8 @@ class Planner:
                     return None
                 continue
             # Loading reads addresses too, which must be settable here.
-            for p, v in _at(load.source, lanes[name].row) + self._whole(load.loops, load.limits):
+            wants = at_row(load.source, lanes[name].row) + self._filled(name, load, lanes[name])
+            for p, v in wants:
                 if p.kind == "field":
                     values[p.name] = p.number(v)
                 elif p.kind == "state" and self.numbers.get(p.name) != p.number(v):
@@ -272,7 +267,7 @@ class Planner:
         values: dict[str, int] = {}
         for p, v in wants:
             if p.kind == "field":
-                values[p.name] = p.number(v)
+                values[p.name] = _number(p, v, c)
             # A constant in the command must be what is needed.
             elif p.kind == "const" and p.value != v:
                 raise SpecError(f"{c.name} has {p.value} where {v} is needed",
@@ -304,11 +299,36 @@ class Planner:
                 state[name] = value
 
 
+def _number(p: Param, value: int, c: Command) -> int:
+    """Raises: SpecError where no number counts as the value."""
+    if p.holds(value):
+        return p.number(value)
+    raise SpecError(f"{c.name} needs {p.name} to count {int(value)}",
+                    where=f"instructions.{c.name}", why=f"it counts units of {p.times}",
+                    hint="a smaller unit, or tiles of whole units")  # fmt: skip
+
+
 def _weight(plan: Plan) -> tuple[int, int]:
     """Commands, then how often lanes are loaded."""
     return len(plan), sum(len(c.acts.loads) for c, _, _ in plan)
 
 
-def _at(rows: Rows, row: int) -> Wants:
+def bounds(
+    loops: Mapping[str, Param], limits: tuple[Limit, ...], sizes: Mapping[str, int],
+    full: Mapping[str, int],
+) -> Wants:  # fmt: skip
+    """What bounds must be for so many values of each loop to take part. full: all of them."""
+    wants = [(p, sizes[v]) for v, p in loops.items() if p.kind != "const"]
+    for limit in limits:
+        if limit.bound.kind == "const":
+            continue
+        # A condition on several loops together cuts none of them: it lets all through.
+        some = sizes if len(limit.steps) == 1 else full
+        reach = 1 + sum(s * (some[v] - 1) for v, s in limit.steps.items())
+        wants.append((limit.bound, reach))
+    return wants
+
+
+def at_row(rows: Rows, row: int) -> Wants:
     """A tile at a row, its rows one after the other."""
     return [(rows.base, row), *((p, 1) for p in rows.rows.values() if p.kind != "const")]

@@ -19,43 +19,51 @@ Plan = list[tuple[Command, dict[str, int], dict[str, tuple[str, int]]]]
 
 # An int that remembers whose row it is, so that a plan can be filled with others.
 class Row(int):
-    """A row that says whose it is: "dst", "lhs" or "rhs"; or so many bytes of each."""
+    """A row that says whose it is: "dst", "lhs" or "rhs"; or so many bytes of each, or so many of
+    them a unit."""
 
     whose: str
     times: int
+    per: int
 
     @staticmethod
-    def of(whose: str, row: int, times: int = 1) -> Row:
+    def of(whose: str, row: int, times: int = 1, per: int = 1) -> Row:
         made = Row(row)
-        made.whose, made.times = whose, times
+        made.whose, made.times, made.per = whose, times, per
         return made
 
     def __mul__(self, other: int) -> Row:
-        return Row.of(self.whose, int(self) * other, self.times * other)
+        return Row.of(self.whose, int(self) * other, self.times * other, self.per)
+
+    def __floordiv__(self, other: int) -> Row:
+        return Row.of(self.whose, int(self) // other, self.times, self.per * other)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A plan with rows left open. commands: (number, values, (place, whose row, how often) that are
-    open). numbers: state -> value, or whose row, how often. lanes: state -> role of the factor that
-    it then holds; gone: state that is not set afterwards."""
+    """A plan with rows left open. commands: (number, values, (place, whose row, how often, of how
+    many) that are open). numbers: state -> value, or whose row, how often, of how many.
+    lanes: state -> role of the factor that it then holds; gone: state that is not set
+    afterwards."""
 
-    commands: tuple[tuple[int, tuple[int, ...], tuple[tuple[int, str, int], ...]], ...]
-    numbers: Mapping[str, int | tuple[str, int]]
+    commands: tuple[tuple[int, tuple[int, ...], tuple[tuple[int, str, int, int], ...]], ...]
+    numbers: Mapping[str, int | tuple[str, int, int]]
     lanes: Mapping[str, str]
     gone: tuple[tuple[bool, str], ...]
 
     @staticmethod
     def of(machine: CommandMachine, plan: Plan) -> Known:
-        commands: list[tuple[int, tuple[int, ...], tuple[tuple[int, str, int], ...]]] = []
+        commands: list[tuple[int, tuple[int, ...], tuple[tuple[int, str, int, int], ...]]] = []
         after: dict[tuple[bool, str], Any] = {}
         for c, fields, loaded in plan:
             # Fields that are not named are 0.
             values = tuple(fields.get(n, 0) for n in c.fields)
-            rows = tuple((k, v.whose, v.times) for k, v in enumerate(values) if isinstance(v, Row))
+            rows = tuple(
+                (k, v.whose, v.times, v.per) for k, v in enumerate(values) if isinstance(v, Row)
+            )
             commands.append((machine.index(c.name), values, rows))
             after |= changes(c, fields, loaded)
-        left = {n: (v.whose, v.times) if isinstance(v, Row) else v
+        left = {n: (v.whose, v.times, v.per) if isinstance(v, Row) else v
                 for (lanes, n), v in after.items() if not lanes and v is not None}  # fmt: skip
         held = {n: v[0] for (lanes, n), v in after.items() if lanes and v is not None}
         # State that a command forgets must not be taken as known.
@@ -72,12 +80,12 @@ class Known:
         for number, values, open_ in self.commands:
             if open_:
                 filled = list(values)
-                for k, whose, times in open_:
-                    filled[k] = rows[whose] * times
+                for k, whose, times, per in open_:
+                    filled[k] = rows[whose] * times // per
                 values = tuple(filled)
             out.append((number, values))
         for n, v in self.numbers.items():
-            numbers[n] = rows[v[0]] * v[1] if isinstance(v, tuple) else v
+            numbers[n] = rows[v[0]] * v[1] // v[2] if isinstance(v, tuple) else v
         for n, role in self.lanes.items():
             lanes[n] = names[role]
         for of_lanes, n in self.gone:
@@ -97,7 +105,7 @@ def changes(
             found[False, name] = source.value
         else:
             given = values.get(source.name, 0)
-            found[False, name] = given if source.per == 1 else given // source.per
+            found[False, name] = source.counts(given)
     for name in a.loads:
         found[True, name] = loaded.get(name)
     for name in a.unsets:

@@ -8,6 +8,7 @@ together, and a matrix whose extents fit is its own row-major image.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -61,11 +62,6 @@ class Region:
         return max(self.width, self.pitch) * self.item
 
     @property
-    def moved_bytes(self) -> int:
-        """Bytes of a row that copies move."""
-        return self.width * self.item
-
-    @property
     def stride(self) -> int:
         """HOST bytes from row to row of an element."""
         # Rows that are all alike lie once, and are read with stride 0.
@@ -94,14 +90,38 @@ class Region:
             return self.address + (rows + within) * self.row_bytes
         return self.address + (outer * self.blocks + within) * self.rows * self.row_bytes
 
+    @property
+    def _content(self) -> NDArray[np.int64]:
+        """Where each lane of each element stands in the flattened tensor, [grid..., lanes...]."""
+        p = self.place
+        rank = len(p.shape)
+        flat = p.index_map().reshape(tuple(p.shape[d] for d in p.order) + p.lanes)
+        # Back into the box's own order of dimensions before rows and lanes are placed.
+        return flat.transpose((*np.argsort(p.order), *range(rank, flat.ndim)))
+
+    @cached_property
+    def used(self) -> Mapping[str, NDArray[np.int64]]:
+        """Dimension -> for each element by its number, one more than its last value with data."""
+        rank = len(self.place.shape)
+        known = self._content >= 0
+        order = [d for d in range(rank) if d != self.block]
+        order += [] if self.block is None else [self.block]
+        known = known.transpose((*order, *range(rank, known.ndim)))
+        known = known.reshape((-1, *self.place.lanes))
+        found: dict[str, NDArray[np.int64]] = {}
+        for n, d in enumerate(self.tile.dims):
+            others = tuple(1 + k for k in range(len(self.tile.dims)) if k != n)
+            some: NDArray[np.bool_] = np.asarray(known.any(axis=others))
+            size = some.shape[1]
+            found[d] = np.where(some.any(axis=1), size - np.argmax(some[:, ::-1], axis=1), 0)
+        return found
+
     @cached_property
     def map(self) -> NDArray[np.int64]:
         """For every value of the region, where it stands in the flattened tensor; -1: neutral."""
         p, t = self.place, self.tile
-        # Back into the box's own order of dimensions before rows and lanes are placed.
         rank = len(p.shape)
-        flat = p.index_map().reshape(tuple(p.shape[d] for d in p.order) + p.lanes)
-        flat = flat.transpose((*np.argsort(p.order), *range(rank, flat.ndim)))
+        flat = self._content
         wide = np.full((*p.shape, self.height, max(self.width, self.pitch)), -1, np.int64)
         # Where a lane of the tile stands in rows and lanes of the memory.
         rows = np.zeros(p.lanes, np.int64)
@@ -154,6 +174,9 @@ def region(
     # No blocks, but many rows: elements below each other are one copy.
     if group == 1 and transfer.rows is None and transfer.most_rows >= 2 * height:
         group, beside = transfer.most_rows // height, False
+    # Where addresses count units, tiles whose rows are none lie apart.
+    if beside and width * transfer.item % transfer.unit:
+        group = 1
     group = max(1, min(group, most_group))
     block = _block(embedding, role, p, group, reduced_first)
     found = Region(role, p, tile, height, width, block, beside, height, group, transfer.item,

@@ -1,26 +1,27 @@
 """Streams of commands proved for all inputs, and changed ones that are refused.
 
-What is certified although something was changed must be equivalent: it is run by the spec's
-meanings (`machine/commands/interpreter.py`, which the judge does not use) on several random inputs
-and compared with NumPy.
+What is certified although something was changed must be equivalent
+(tests/oracles/command_mutants.py); `scripts/mutate --commands 1000` tries more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import csp_embed as ce
 from csp_embed.compiler.commands.chain import compile_commands
 from csp_embed.compiler.commands.file import CommandFile, content, read, write
 from csp_embed.errors import CheckError
-from csp_embed.judge import commands as by_values
-from csp_embed.machine.commands.words import decode, encode
 from csp_embed.ops.data import random_tensors
+from tests.oracles.command_mutants import (
+    COMMAND_KINDS,
+    command_mutant,
+    still_right,
+    stream_of,
+)
 
 SPECS = Path(__file__).parents[2] / "data" / "specs"
 OPERATORS = {
@@ -55,86 +56,23 @@ def test_programs_are_certified(machine: str, name: str, tmp_path: Path) -> None
     assert (again.ok, again.digest, again.parts) == (True, found.digest, found.parts)
 
 
-def _mutants(file: CommandFile, count: int) -> Iterator[tuple[str, CommandFile]]:
-    """One thing changed: a field, the order of two commands, one left out or doubled, a claim, a
-    plain byte of HOST."""
-    machine = file.isa.commands
-    assert machine is not None
-    decoded = decode(machine, file.words)
-    rng = np.random.default_rng(5)
-    stream = [
-        (int(c), tuple(decoded.values(machine, n).values())) for n, c in enumerate(decoded.code)
-    ]
-    for k in range(count):
-        changed = list(stream)
-        n = int(rng.integers(0, len(stream) - 1))
-        kind = ("field", "order", "left out", "twice", "claim", "byte")[k % 6]
-        if kind == "claim":
-            c = int(rng.integers(0, len(file.claims or ())))
-            claims = list(file.claims or ())
-            which = claims[c].which.copy()
-            at = rng.integers(0, len(which), 2)
-            which[at] = which[at[::-1]]
-            claims[c] = replace(claims[c], which=which)
-            yield f"{kind} {c} {at}", replace(file, claims=tuple(claims))
-            continue
-        if kind == "byte":
-            where = int(rng.integers(0, len(file.before) - 1))
-            before = [(a, d.copy()) for a, d in file.before]
-            before[where][1][int(rng.integers(0, len(before[where][1])))] ^= 1
-            yield f"{kind} of range {where}", replace(file, before=tuple(before))
-            continue
-        if kind == "field":
-            code, values = stream[n]
-            fields = list(machine.commands[code].fields.values())
-            if not fields:
-                continue
-            f = int(rng.integers(0, len(fields)))
-            new = list(values)
-            new[f] = min(max(0, new[f] + int(rng.choice([-16, -1, 1, 16]))), fields[f].most)
-            changed[n] = code, tuple(new)
-        elif kind == "order":
-            changed[n], changed[n + 1] = changed[n + 1], changed[n]
-        elif kind == "left out":
-            del changed[n]
-        else:
-            changed.insert(n, changed[n])
-        yield f"{kind} {n}", replace(file, words=encode(machine, changed))
-
-
-def _equivalent(file: CommandFile) -> bool:
-    """Right on three random inputs, by the spec's meanings."""
-    for seed in range(3):
-        tensors = random_tensors(file.operator, 100 + seed)
-        before = [(a, d.copy()) for a, d in file.before]
-        for c in file.claims or ():
-            for a, d in before:
-                if a <= c.address < a + len(d):
-                    held = d[c.address - a :].view(f"<i{np.dtype(c.dtype).itemsize}")
-                    inside = np.flatnonzero(c.which >= 0)
-                    flat = tensors[c.tensor].reshape(-1).astype(np.int64)
-                    held[inside] = flat[c.which[inside]] * c.scale + c.offset
-        stream = by_values.Stream(file.words, before, file.places)
-        operands = {k: v for k, v in tensors.items() if k != file.operator.out.tensor}
-        if by_values.problems(file.isa, stream, file.operator, operands):
-            return False
-    return True
-
-
 @pytest.mark.parametrize("machine", MACHINES, ids=["gemmini", "mill"])
 @pytest.mark.parametrize("name", ["bias", "convolution"])
 def test_what_is_certified_after_a_change_is_equivalent(machine: str, name: str) -> None:
     file = _file(machine, name)
-    refused = 0
-    for what, mutant in _mutants(file, 48):
-        try:
-            found = mutant.certify()
-        except CheckError:
-            refused += 1
+    stream, refused = stream_of(file), 0
+    for k in range(48):
+        made = command_mutant(file, stream, COMMAND_KINDS[k % len(COMMAND_KINDS)], k)
+        if made is None:
             continue
-        if found.ok:
-            assert _equivalent(mutant), what
-        refused += not found.ok
+        what, mutant = made
+        try:
+            found = mutant.certify().ok
+        except CheckError:
+            found = False
+        if found:
+            assert still_right(mutant), what
+        refused += not found
     assert refused > 20
 
 
