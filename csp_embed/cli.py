@@ -172,7 +172,7 @@ def _no_output(error: OSError) -> InputError:
 
 
 def _tell_interrupted(as_json: bool) -> None:
-    sys.stderr.write("stopped: Ctrl-C or SIGTERM; finished results are kept\n")
+    sys.stderr.write("stopped: Ctrl-C, SIGTERM or SIGHUP; finished results are kept\n")
     if as_json:
         sys.stdout.write(json.dumps({"error": "interrupted"}) + "\n")
         sys.stdout.flush()

@@ -4,22 +4,29 @@ what is said of those that cannot be read."""
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from csp_embed.errors import CspEmbedError, InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: folders of processes that were killed stay there
+    fcntl = None
+
 # Suffixes that pictures may have.
 PICTURES = (".svg", ".png", ".pdf")
 # Files that `atomic` has begun; what ends the process by force removes them.
 _unfinished: set[str] = set()
-# Folders of `scratch_folder`, likewise.
+# Folders of `scratch_folder`, likewise; the file in each that its process has locked.
 _scratch: set[str] = set()
+_IN_USE = ".in-use"
 
 
 @contextmanager
@@ -82,22 +89,59 @@ def readable(path: str | Path, hint: str, kind: type[CspEmbedError] = InputError
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A new folder among the system's temporary ones; it goes however the process ends, short of
-    SIGKILL. Raises: InputError where there is no room for one."""
-    try:
-        name = tempfile.mkdtemp(prefix=prefix)
-    except OSError as error:
-        raise InputError(
-            f"no temporary folder can be made in {tempfile.gettempdir()}",
-            why=error.strerror or str(error),
-            hint="free some space, or name another place: TMPDIR=. csp-embed …",
-        ) from error
+    """A new folder among the system's temporary ones; it goes however the process ends. What
+    SIGKILL leaves is removed by the next one of that prefix.
+
+    Raises: InputError where there is no room for one.
+    """
+    _sweep(prefix)
+    # Named before it is made: an interrupt at any point from here on finds it.
+    name = os.path.join(tempfile.gettempdir(), prefix + secrets.token_hex(6))
     _scratch.add(name)
+    held = None
     try:
+        try:
+            os.mkdir(name, 0o700)
+            held = _hold(Path(name))
+        except OSError as error:
+            raise InputError(
+                f"no temporary folder can be made in {tempfile.gettempdir()}",
+                why=error.strerror or str(error),
+                hint="free some space, or name another place: TMPDIR=. csp-embed …",
+            ) from error
         yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)
         _scratch.discard(name)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """Marks a folder as in use for as long as this process lives, whatever ends it."""
+    if fcntl is None:
+        return None
+    handle = os.open(folder / ".new", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    # Only now by its name: nobody meets it before it is locked.
+    os.rename(folder / ".new", folder / _IN_USE)
+    return handle
+
+
+def _sweep(prefix: str) -> None:
+    """Removes folders whose process is gone. Process numbers would not tell: they come again, and
+    containers that share a folder have numbers of their own."""
+    if fcntl is None:
+        return
+    for mark in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_IN_USE}"):
+        # Somebody else's, gone meanwhile, or held by a process that lives.
+        with suppress(OSError):
+            handle = os.open(mark, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(mark.parent, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def check_writable(path: str | Path | None, suffixes: Sequence[str] = ()) -> None:

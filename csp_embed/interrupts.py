@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the main thread gets a KeyboardInterrupt, and what does not react is ended.
+"""Ctrl-C, SIGTERM, SIGHUP: the main thread gets a KeyboardInterrupt; what does not react is ended.
 
 Code that keeps its best answer on an interrupt need not know which signal it was. A handler in
 Python runs only once the main thread is back from compiled code; so a second thread hears of every
@@ -16,7 +16,10 @@ from typing import Any
 
 from csp_embed import files
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The terminal's end too, where there is such a signal: a connection that breaks.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Interrupts:
@@ -35,7 +38,7 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM; 130 where no signal was seen."""
+        """128 and the signal: 130 after Ctrl-C, 143 after SIGTERM; 130 where none was seen."""
         return 128 + (self.seen[0] if self.seen else signal.SIGINT)
 
     def start(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.nearest import did_you_mean
 from csp_embed.network.files.graph import read_graph
 from csp_embed.network.files.platform import find_platform, read_platform
 from csp_embed.partition.effects import without_effect
@@ -66,12 +66,11 @@ def _refuse(options: dict[str, Any]) -> None:
     known = [name for name, p in signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
             raise InputError(
                 f"csp_embed.partition has no keyword {name!r}",
                 where=name,
                 why=f"there are {', '.join(known)}",
-                hint=f"perhaps {near[0]}" if near else f"leave out {name}",
+                hint=did_you_mean(name, known, f"leave out {name}"),
             )
         wanted, given = KINDS.get(name), options[name]
         if wanted is not None and (isinstance(given, bool) or not isinstance(given, wanted)):

@@ -67,7 +67,7 @@ def worker(device: str, core: int, listen: str, token: Path, space: str = "") ->
             assert process.stdout is not None
             yield process.stdout.readline().split()[-1]
         finally:
-            process.kill()
+            process.terminate()
 
 
 def call(*words: str, core: int | None = None) -> Any:

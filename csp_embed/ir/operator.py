@@ -106,6 +106,21 @@ class Operator:
     values: Mapping[str, Any] = field(default_factory=dict[str, Any])
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same; the order of axes counts, since loops follow it."""
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return self._said() == other._said() and _alike(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash(self._said()[:-1])
+
+    def _said(self) -> tuple[Any, ...]:
+        """All but `values`, which are arrays; notes last, since they may hold anything."""
+        axes, tensors = tuple(self.axes.items()), tuple(self.tensors.items())
+        return (self.name, self.kind, axes, self.out, self.lhs, self.rhs, tensors, self.epilogue,
+                self.out_dtype, self.notes)  # fmt: skip
+
     def __repr__(self) -> str:
         axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
         return f"<Operator {self.name} {self.text()}, {axes}>"
@@ -180,3 +195,13 @@ class Operator:
         axes = " ".join(f"{a}={n}" for a, n in self.axes.items())
         steps = "; ".join(map(str, self.epilogue))
         return f"{self.name}: {self.formula()}\n  axes {axes}\n  then {steps or 'nothing'}"
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether constants have equal names, types, shapes and elements."""
+    if one.keys() != other.keys():
+        return False
+    return all(
+        (a.dtype, a.shape) == (b.dtype, b.shape) and bool((a == b).all())
+        for a, b in ((one[name], other[name]) for name in one)
+    )

@@ -5,7 +5,6 @@ Takes: what the user gave.  Leaves: every key of the spec with a value in its ra
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from csp_embed.files import readable
 from csp_embed.machine.reading import expr
 from csp_embed.machine.reading.tree import Item
 from csp_embed.narrow import is_object
+from csp_embed.nearest import nearest
 
 # Texts are kept for people (VTA's "TARGET"); only numbers size a machine.
 Config = dict[str, int | str]
@@ -84,7 +84,7 @@ def check(table: Mapping[str, Item], raw: Mapping[str, Any], where: str) -> Conf
     # vta_config.json holds keys of other tools too; only the prefix that sizes machines is closed.
     strange = [k for k in raw if k not in rules and closed and k.startswith(closed)]
     if strange:
-        near = [n for k in strange for n in difflib.get_close_matches(k, rules, 1)]
+        near = [n for k in strange for n in nearest(k, rules)]
         raise SpecError(
             f"unknown key {', '.join(strange)}",
             where=_place(raw, strange[0], where),

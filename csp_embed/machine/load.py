@@ -30,6 +30,7 @@ from csp_embed.machine.spec import Isa, Limits
 from csp_embed.machine.templates.load import CONFIG, read_source_machine, refuse_configuration
 from csp_embed.machine.templates.load import FORMAT as SOURCE_FORMAT
 from csp_embed.narrow import is_list, is_object
+from csp_embed.nearest import did_you_mean
 
 FORMAT = "csp-embed-isa/1"
 _REQUIRED = (
@@ -117,7 +118,9 @@ def _source(spec: str | Path) -> tuple[str, str, Traversable | Path]:
         raise SpecError(
             f"no instruction set '{spec}'",
             why=f"known by name: {', '.join(builtin_names())}",
-            hint="give one of these names or a path to a .yaml file",
+            hint=did_you_mean(
+                str(spec), builtin_names(), "give one of these names or a path to a .yaml file"
+            ),
         )
     with readable(path, "csp-embed isa list shows the machines that ship", SpecError):
         return path.read_text(encoding="utf-8"), str(path), path.parent

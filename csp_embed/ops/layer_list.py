@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.narrow import is_list, is_object
+from csp_embed.nearest import did_you_mean, nearest
 from csp_embed.ops import deepbench
 from csp_embed.ops.bound import natural
 
@@ -86,7 +86,7 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     if op not in deepbench.EPILOGUES:
         # An unknown operator is refused before its keys are looked at.
         known = list(deepbench.EPILOGUES)
-        near = get_close_matches(str(op), known, 1)
+        near = nearest(str(op), known)
         raise InputError(
             f"unknown operator {op!r}",
             where=where,
@@ -98,12 +98,11 @@ def _checked(where: str, entry: Any) -> Mapping[str, Any]:
     # Each key must be known: a misspelt one would silently have no effect.
     for key in entry:
         if key not in allowed:
-            near = get_close_matches(str(key), allowed, 1)
             raise InputError(
                 f"{op} has no {key!r}",
                 where=where,
                 why=f"it takes {', '.join(own)}; {', '.join(deepbench.EPILOGUE)}",
-                hint=f"did you mean {near[0]!r}?" if near else f"remove {key!r}",
+                hint=did_you_mean(str(key), allowed, f"remove {key!r}"),
             )
     missing = [key for key, required in own.items() if required and key not in entry]
     if missing:

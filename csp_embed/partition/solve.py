@@ -12,6 +12,7 @@ from dataclasses import replace
 from csp_embed.errors import InputError
 from csp_embed.ir.network import LATENCY, THROUGHPUT, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.nearest import did_you_mean
 from csp_embed.partition.dnn_solve import solve_dnn
 from csp_embed.partition.links import solve_links
 from csp_embed.partition.mixture.mix import solve_mixture
@@ -125,7 +126,12 @@ def _check(
         ("cost model", cost_model, ("links", "dnn-partitioning")),
     ):
         if value not in known:
-            raise InputError(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}")
+            every = ", ".join(known)
+            raise InputError(
+                f"unknown {what} {value!r}",
+                why=f"there are {every}",
+                hint=did_you_mean(value, known, f"one of {every}"),
+            )
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time limit {time_limit} s", hint="give a positive number of seconds")
     for what, limit, unit in (

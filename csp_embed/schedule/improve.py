@@ -27,7 +27,7 @@ NEAR, SPREAD, CHANGED, SKETCHED = (0.006, 0.05), 1.5, 0.004, 600
 # WALKED: steps over tiles and chunks that outlines follow before anything is measured, and SHORT:
 # of a schedule in which ramps are more than a trifle.
 # STARTS: cycles that outlines err by however short the schedule: starts of instructions, bursts.
-GAIN, PATIENCE, STARTS = 0.0005, 40, 25.0
+GAIN, PATIENCE, STARTS = 0.0005, 60, 25.0
 WALKED, SHORT = 400_000, 4_000
 TAPERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (0, 2), (2, 2))
 
@@ -45,6 +45,8 @@ class Front:
         self.attempts = attempts
         self._outlines: dict[Config, float] = {}
         self._changed: set[Config] = set()
+        # Decisions that differ from measured ones in a detail: the fewest cycles of those.
+        self._than: dict[Config, float] = {}
         self._heaps: tuple[Heap, Heap] = ([], [])
         self._ticket = itertools.count()
         self._errors: list[tuple[float, float]] = []  # Cycles, their logarithm over the outline's.
@@ -77,11 +79,16 @@ class Front:
             entry = (error * self._outline(config), next(self._ticket), config)
             heapq.heappush(self._heaps[1], entry)
 
-    def _change(self, config: Config, error: float) -> None:
-        if config not in self._changed:
-            self._changed.add(config)
-            for changed in (*tiles(self.attempts.problem, config), *details(config)):
-                self._offer(changed, error)
+    def _change(self, config: Config, cycles: float, error: float) -> None:
+        # A detail that gained nothing is not carried over to other tiles: it would double them all.
+        if config in self._changed or cycles >= self._than.get(config, math.inf):
+            return
+        self._changed.add(config)
+        for changed in tiles(self.attempts.problem, config):
+            self._offer(changed, error)
+        for changed in details(config):
+            self._than[changed] = min(cycles, self._than.get(changed, math.inf))
+            self._offer(changed, error)
 
     def sketch(self) -> None:
         """Changes the tiles of least outline, now and then two extents at once."""
@@ -110,7 +117,7 @@ class Front:
             self._errors.append((cycles, math.log(cycles / outline)))
             self._best = min(self._best, (cycles, outline))
             if cycles <= (1 + CHANGED) * before:
-                self._change(config, cycles / outline)
+                self._change(config, cycles, cycles / outline)
         return rows
 
     def _limits(self) -> tuple[float, float]:
@@ -170,16 +177,17 @@ def tiles(problem: Problem, config: Config) -> Iterator[Config]:
 
 
 def details(config: Config) -> Iterator[Config]:
-    """Configurations of the same tile that differ in one other decision."""
+    """Configurations of the same tile that differ in one other decision.
+
+    Not in `uops`: how long lists are is weighed for every nest by its cost (`cover`), so that
+    other limits mostly give an equal schedule, and four of each used up what may be built.
+    """
     for slots in (2, 3, 16, 64):
         yield replace(config, slots=slots)
     yield replace(config, snake=not config.snake)
     for tail in (config.tail // 2, config.tail * 2):
         if 16 <= tail <= 1024:
             yield replace(config, tail=tail)
-    for uops in (config.uops // 4, config.uops * 4):
-        if 16 <= uops <= 2048:
-            yield replace(config, uops=uops)
 
 
 def pairs(problem: Problem, config: Config) -> Iterator[Config]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from csp_embed.errors import InputError, OperatorError
 from csp_embed.ir.operator import Operator
+from csp_embed.nearest import nearest
 
 # Names of functions of `ops`.
 OPERATORS = (
@@ -140,7 +140,7 @@ def operator(what: str, given: Mapping[str, Any], shape: list[str], steps: list[
         return ops.elementwise(sizes["x"], [_step(s) for s in steps], pad=pad)
     if name not in OPERATORS:
         # Names differ between tools by a prefix or an underscore: maxpool2d, depthwise, conv_2d.
-        near = get_close_matches(name, [*OPERATORS, "elementwise"], 1)
+        near = nearest(name, [*OPERATORS, "elementwise"])
         near += [n for n in OPERATORS if n.startswith(name)]
         raise OperatorError(
             f"unknown operator {what!r}",

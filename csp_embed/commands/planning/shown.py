@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from csp_embed.commands.common import say, width
@@ -11,6 +10,7 @@ from csp_embed.commands.planning.options import DNN, PLANS, write_json
 from csp_embed.errors import Infeasible, InputError
 from csp_embed.files import PICTURES, atomic, check_outputs
 from csp_embed.ir.network import Plan
+from csp_embed.nearest import nearest
 
 if TYPE_CHECKING:
     from csp_embed.commands.planning.inputs import Inputs
@@ -117,7 +117,7 @@ def similar(name: str, inputs: Inputs) -> str:
     inside = next((t.id for t in inputs.graph.tasks if name in t.nodes), None)
     if inside is not None:
         return f"{name} is a node of layer {inside}"
-    near = get_close_matches(name, list(inputs.graph.by_id()), n=5, cutoff=0.3)
+    near = nearest(name, inputs.graph.by_id(), 5, cutoff=0.3)
     return "perhaps " + ", ".join(near) if near else "--table prints all names"
 
 

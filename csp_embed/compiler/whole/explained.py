@@ -8,7 +8,6 @@ decide with it; it is not run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from csp_embed.compiler.request.options import Options
 from csp_embed.compiler.whole.joins import with_copies
@@ -19,6 +18,7 @@ from csp_embed.compiler.whole.sites import Choice
 from csp_embed.errors import InputError
 from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
+from csp_embed.nearest import nearest
 from csp_embed.network.lower.layer import lower
 from csp_embed.network.lower.lowered import Lowered
 from csp_embed.network.lower.recipes import KINDS
@@ -66,8 +66,7 @@ def _named(graph: g.Graph, name: str) -> g.Operator:
     if found:
         return found[0]
     every = list(dict.fromkeys(n for op in graph.operators for n in (op.name, op.output)))
-    lower_names = {n.lower(): n for n in every}
-    near = [lower_names[n] for n in get_close_matches(name.lower(), lower_names, n=5, cutoff=0.4)]
+    near = nearest(name, every, 5, cutoff=0.4)
     # Parts of names too: exporters put long paths before what people remember.
     near += [n for n in every if name.lower() in n.lower() and n not in near][:5]
     near = near or [op.name for op in graph.operators[:12]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from csp_embed.machine.reading import meaning
 from csp_embed.machine.reading.fields import gaps, read_fields
 from csp_embed.machine.reading.tree import Item
 from csp_embed.machine.spec import Field, Instruction, MapOp, Memory, Operand
+from csp_embed.nearest import did_you_mean
 
 # Words are uint64[n, 2] throughout (words/bits.py).
 BITS = 128
@@ -236,15 +236,14 @@ def _compute(
     # Everything the meaning names has to be a field; the nearest name is told.
     for used in [*parts.roles.values(), *factors]:
         if used not in field_names:
-            near = difflib.get_close_matches(used, field_names, 1)
+            near = did_you_mean(used, field_names)
             raise _located(
                 table["meaning"],
                 meaning.MeaningError(
                     # The first line that has the name: meanings are short, and the message needs
                     # some line.
                     1 + next(n for n, row in enumerate(text.splitlines()) if used in row),
-                    f"'{used}' is no field of this instruction"
-                    + (f" (did you mean '{near[0]}'?)" if near else ""),
+                    f"'{used}' is no field of this instruction" + (f" ({near})" if near else ""),
                 ),
             )
     for operand in parts.operands:

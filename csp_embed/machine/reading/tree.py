@@ -5,7 +5,6 @@ Takes: text and the name to show for it.  Leaves: `Item`s; numbers stay text unt
 
 from __future__ import annotations
 
-import difflib
 import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 
 from csp_embed.errors import SpecError
 from csp_embed.machine.reading import expr
+from csp_embed.nearest import did_you_mean
 
 # Meanings are Python's syntax, so a name that they use cannot be one of its words.
 NAMES = "letters, digits and _ only, and no word of Python's syntax (from, in, is, …)"
@@ -83,8 +83,7 @@ class Item:
         for key, item in found.items():
             if key not in known:
                 # Misspellings are the usual reason, so the nearest known key is told.
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+                hint = did_you_mean(key, known, f"known keys: {', '.join(known)}")
                 where = Item(item.node, self.file, self.name)
                 raise where.error(f"unknown key '{key}'", "the format has no such key here", hint)
         missing = [key for key in required if key not in found]
@@ -124,8 +123,7 @@ class Item:
             return expr.value(text, names)
         except expr.ExprError as error:
             # Only an undefined name has a nearest one.
-            near = difflib.get_close_matches(error.name, names, 1) if error.name else []
-            hint = f"did you mean '{near[0]}'?" if near else f"defined: {', '.join(names)}"
+            hint = did_you_mean(error.name, names, f"defined: {', '.join(names)}")
             raise self.error(f"cannot evaluate '{text}'", str(error), hint) from error
 
     def number(self) -> float:

@@ -18,6 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Bus, Device, Handling, Host, Link, Platform
+from csp_embed.nearest import did_you_mean
 from csp_embed.network.files.schema import Strict, parse, read_document, sha256
 
 
@@ -273,7 +274,9 @@ def find_platform(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     raise InputError(
-        f"no platform file {name!r}", hint="a path, or one of " + ", ".join(sorted(shipped))
+        f"no platform file {name!r}",
+        why="shipped: " + ", ".join(sorted(shipped)),
+        hint=did_you_mean(name, shipped, "give one of these names, or a path"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,21 +28,37 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """`true` is 1 to Python, and in a file a mistake."""
+        """`true` is 1 to Python, and "3" would do as 3; in a file both are mistakes."""
         assert info.field_name is not None
-        inside: Mapping[str, Any] = value if is_object(value) else {"": value}
-        wrong = [key for key, item in inside.items() if isinstance(item, bool)]
-        if wrong and _numeric(str(cls.model_fields[info.field_name].annotation)):
-            raise PydanticCustomError(
-                "truth",
-                "{item} is true or false, and a number is expected",
-                {"item": wrong[0] or "this"},
-            )
+        if _numeric(str(cls.model_fields[info.field_name].annotation)):
+            for name, item in _leaves(value, "this"):
+                if isinstance(item, bool) or (isinstance(item, str) and type(item) is not _Plain):
+                    found = "true or false" if isinstance(item, bool) else f"the text {item!r}"
+                    raise PydanticCustomError(
+                        "truth",
+                        "{item} is {found}, and a number is expected",
+                        {"item": name, "found": found},
+                    )
         return value
 
 
 def _numeric(annotation: str) -> bool:
     return "bool" not in annotation and ("int" in annotation or "float" in annotation)
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """What stands in mappings, each with its key."""
+    if is_object(value):
+        for key, item in value.items():
+            yield from _leaves(item, str(key))
+    else:
+        yield name, value
+
+
+class _Plain(str):
+    """Text without quotes that reads as a number: `1e6` is none to YAML 1.1, but to people."""
+
+    __slots__ = ()
 
 
 class Form(NamedTuple):
@@ -232,4 +248,15 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     return out
 
 
+def _text(loader: Any, node: yaml.ScalarNode) -> str:
+    value = str(loader.construct_scalar(node))
+    try:
+        float(value)
+    except ValueError:
+        return value
+    return value if node.style else _Plain(value)
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _text)
+yaml.SafeDumper.add_representer(_Plain, yaml.SafeDumper.represent_str)

@@ -18,6 +18,7 @@ from csp_embed.network.files.schema import read_bytes, sha256
 from csp_embed.network.onnx.layers import Layer, layers
 from csp_embed.network.onnx.net import Net
 from csp_embed.network.onnx.reading.model import read_model
+from csp_embed.network.onnx.runtime import refusal_note
 from csp_embed.network.profiles.file import Profile, layer_time, read_profile
 from csp_embed.network.profiles.roofline import describe, is_roofline, roofline_ms
 from csp_embed.network.profiles.work import Work, work_of
@@ -80,7 +81,8 @@ def import_onnx_graph(
     graph = TaskGraph((*io_tasks[0], *tasks, *io_tasks[1]), tuple(edges), Path(path).stem)
     graph.verify()
     by_name = {p.name: p for p in parts}
-    notes = (*net.notes, *_guesses(works, platform, tables))
+    refusal = refusal_note(net.model, str(path))
+    notes = (*net.notes, *_guesses(works, platform, tables), *([refusal] if refusal else []))
     return Imported(net, with_digest(graph), by_name, works, tables.by_device(), notes, refused)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from csp_embed.errors import InputError, MissingLibrary
 from csp_embed.network.onnx.net import import_onnx
-from csp_embed.network.onnx.runtime_limits import load_hint
+from csp_embed.network.onnx.runtime_limits import load_hint, version_hint
 
 CPU = "CPUExecutionProvider"
 # How a session rewrites its model. PLAIN: not at all: optimisations round quantised networks
@@ -96,6 +96,27 @@ def open_session(
             why=_short(str(error)),
             hint=load_hint(ort, model if named else None, where, str(error)),
         ) from error
+
+
+def refusal_note(model: Any, where: str) -> str:
+    """A sentence where onnxruntime does not take this model for its age, which says so only when it
+    is run; else empty. model: a ModelProto as read from the file `where`."""
+    try:
+        ort = import_runtime()
+    except MissingLibrary:
+        return ""
+    # Outside the limits alone: opening a session takes long for a large model.
+    hint = version_hint(ort, model, where)
+    if not hint:
+        return ""
+    try:
+        open_session(where, where, form=PLAIN)
+    except InputError:
+        return (
+            f"onnxruntime {ort.__version__} refuses this model ({_facts(model)}): it can be planned"
+            f" but neither profiled nor run; {hint}"
+        )
+    return ""
 
 
 def known_provider(name: str | None, where: str) -> None:

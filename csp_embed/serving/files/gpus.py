@@ -21,9 +21,9 @@ dense int8 rate (their tensor cores run at half rate with fp32 accumulation).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from csp_embed.errors import InputError
+from csp_embed.nearest import nearest
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def gpu_named(name: str, where: str) -> Gpu:
     """A device of the table. Raises: InputError with near names."""
     if name in GPUS:
         return GPUS[name]
-    # By the upper case, as all names here are; a few near ones, else all.
-    near = get_close_matches(name.upper(), GPUS, n=3, cutoff=0.3) or sorted(GPUS)
+    # A few near ones, else all.
+    near = nearest(name, GPUS, 3, cutoff=0.3) or sorted(GPUS)
     raise InputError(
         f"no GPU {name!r} in the table",
         where=where,

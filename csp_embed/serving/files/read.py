@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from csp_embed.errors import InputError
+from csp_embed.nearest import nearest
 from csp_embed.network.files.schema import read_document
 from csp_embed.serving.files.form import SERVING
 from csp_embed.serving.files.phases import (
@@ -86,7 +86,7 @@ class _Reader:
             if key in KNOWN[of]:
                 continue
             # Published files carry notes of their own; only near misses are errors.
-            near = get_close_matches(str(key), KNOWN[of], n=1, cutoff=0.85)
+            near = nearest(str(key), KNOWN[of], cutoff=0.85)
             if near:
                 raise self.refuse(
                     f"unknown key {key!r}", f"{item}.{key}".lstrip("."), hint=f"{near[0]}?"

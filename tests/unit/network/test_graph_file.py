@@ -86,7 +86,9 @@ def task(**keys: Any) -> list[dict[str, Any]]:
         ({"tasks": task(cost={"a": -1}), "edges": []}, "-1"),
         ({"tasks": task(cost={"a": True}), "edges": []}, "a is true or false"),
         ({"tasks": task(weight_bytes=True), "edges": []}, "a number is expected"),
-        ({"tasks": task(cost={"a": "soon"}), "edges": []}, "valid number"),
+        ({"tasks": task(cost={"a": "soon"}), "edges": []}, "a is the text 'soon'"),
+        ({"tasks": task(cost={"a": "3"}), "edges": []}, "a is the text '3'"),
+        ({"tasks": task(cost_by_batch={"a": {"2": "3"}}), "edges": []}, "2 is the text '3'"),
         ({"tasks": task(weight_bytes=-5), "edges": []}, "greater than or equal to 0"),
         ({"tasks": task() * 2, "edges": []}, "twice"),
         ({"tasks": [], "edges": []}, "no task"),
@@ -138,3 +140,23 @@ def test_broken_text_and_repeated_keys(tmp_path: Path) -> None:
         assert reason in caught.value.render()
     with pytest.raises(InputError, match="cannot read"):
         read_graph(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "costs"), [("1e3", 1000.0), ("2.5E-1", 0.25), ("'1e3'", None), ('"3"', None)]
+)
+def test_numbers_without_a_point_are_numbers_and_texts_are_none(
+    tmp_path: Path, text: str, costs: float | None
+) -> None:
+    """`1e3` is a text to YAML 1.1; what has quotes was meant as one."""
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        f"format: csp-embed-graph/1\ntasks:\n- id: 1e3\n  cost:\n    a: {text}\nedges: []\n"
+    )
+    if costs is None:
+        with pytest.raises(InputError, match="a is the text") as caught:
+            read_graph(path)
+        assert "tasks[0].cost" in caught.value.where
+        return
+    (only,) = read_graph(path)[0].tasks
+    assert (only.id, only.cost) == ("1e3", {"a": costs})

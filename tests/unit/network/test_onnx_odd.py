@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import save
@@ -196,3 +197,23 @@ def test_a_model_that_is_too_new_is_told_the_limits() -> None:
         words = text.split("export it with ")[1].split()
         assert words[:2] == ["IR", "version"]
         assert ir > int(words[2]) or opset > int(words[-3])
+
+
+@pytest.mark.parametrize("opset", [3, 6, 7, 17, 22, 99])
+def test_a_model_that_onnxruntime_refuses_for_its_age_is_planned_and_said_to_be(
+    tmp_path: Path, opset: int
+) -> None:
+    """onnxruntime itself says which; below opset 7 it has kernels for some operators."""
+    path = tmp_path / "m.onnx"
+    graph = helper.make_graph([node("Neg", ["x"], ["y"])], "g", [value("x", FLOAT, [2, 3])],
+                              [value("y", FLOAT, [2, 3])])  # fmt: skip
+    imports = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), str(path))
+    try:
+        onnxruntime.InferenceSession(str(path))
+        refused = False
+    except Exception:  # noqa: BLE001 - it raises its own family of exceptions
+        refused = True
+    notes = import_onnx_graph(path, read_platform(find_platform("cpu_2gpu"))).notes
+    assert any("refuses this model" in n and f"ai.onnx {opset}" in n for n in notes) == refused
+    assert refused or opset < 99

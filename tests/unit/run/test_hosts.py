@@ -52,7 +52,9 @@ def worker(
             assert "listens on" in line, line + process.stdout.read()
             yield line.split()[-1], process
         finally:
-            process.kill()
+            # Not killed: it removes its folder. A stopped one hears of it once it goes on.
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -389,3 +391,20 @@ def test_the_rate_of_a_limited_link_is_found(tmp_path: Path, model: Imported, pl
     # The device of `host:` has no worker here: nothing is known of it.
     assert link.handling is not None
     assert link.handling[0] == Handling() != link.handling[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_end_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with worker() as (address, process), contextlib.ExitStack() as stack:
+        coordinator = HostWorker(address)
+        stack.callback(coordinator.close)
+        # At once when it appears: an interrupt while it is made must remove it too.
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.001)
+        assert [p.name[:17] for p in tmp_path.iterdir()] == ["csp-embed-worker-"]
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        assert list(tmp_path.iterdir()) == []

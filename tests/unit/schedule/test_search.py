@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from cases import CASES, CONFIGS
@@ -37,7 +38,9 @@ CONTRACTIONS = [
 
 
 def neighbours(problem: Problem, config: Config) -> list[Config]:
-    return [*tiles(problem, config), *details(config)]
+    """What the search tries, and limits of micro-op lists, which it leaves as they are."""
+    return [*tiles(problem, config), *details(config),
+            *(replace(config, uops=n) for n in (8, 32, 128))]  # fmt: skip
 
 
 def problem_of(case: str) -> Problem:
