@@ -166,10 +166,10 @@ def build_command(
 def _with_shifts(model: Path, output: Path, dims: dict[str, int]) -> Graph:
     """The requantised network, written in the format that it came in."""
     from csp_embed.network.quantised.onnx.shifts import with_shifts
-    from csp_embed.network.quantised.read import read_quantised
+    from csp_embed.network.quantised.read import is_tflite, without_dims
     from csp_embed.network.quantised.tflite.shifts import with_tflite_shifts
 
-    tflite = read_quantised(model, dims).profile == "tflm"
+    tflite = is_tflite(model)
     wanted = ".tflite" if tflite else ".onnx"
     if output.suffix != wanted:
         raise InputError(
@@ -177,7 +177,10 @@ def _with_shifts(model: Path, output: Path, dims: dict[str, int]) -> Graph:
             why=f"the model is written in the format that it came in, which is {wanted[1:]}",
             hint=f"--requantised {output.with_suffix(wanted)}",
         )  # fmt: skip
-    return with_tflite_shifts(model, output) if tflite else with_shifts(model, output, dims)
+    if not tflite:
+        return with_shifts(model, output, dims)
+    without_dims(model, dims)
+    return with_tflite_shifts(model, output)
 
 
 def _write(built: Built, output: Path | None, report: Path | None) -> list[str]:

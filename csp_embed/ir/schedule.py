@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,30 @@ class Template:
     @property
     def steps(self) -> int:
         return len(self.uops) * self.iter_out * self.iter_in
+
+    @cached_property
+    def touched(self) -> tuple[NDArray[np.int64] | slice, ...]:
+        """Elements of each operand that it reads or writes, the result first; resets and immediates
+        have the result alone, whatever the micro-op field of a second operand says."""
+        alone = self.reset or self.imm is not None
+        return tuple(self._elements(k) for k in range(1 if alone else len(self.factors)))
+
+    def _elements(self, operand: int) -> NDArray[np.int64] | slice:
+        outer, inner = self.factors[operand]
+        steps = (
+            self.uops[:, operand, None, None]
+            + outer * np.arange(self.iter_out)[None, :, None]
+            + inner * np.arange(self.iter_in)[None, None, :]
+        )
+        return distinct(steps)
+
+
+def distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """Which numbers there are, as an index: a slice where no number between them is missing."""
+    low, high = int(numbers.min()), int(numbers.max())
+    seen = np.zeros(high - low + 1, bool)
+    seen[numbers - low] = True
+    return slice(low, high + 1) if seen.all() else low + np.flatnonzero(seen)
 
 
 @dataclass(frozen=True)

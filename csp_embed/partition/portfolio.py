@@ -239,6 +239,8 @@ class BatchShares:
 
     most: int
     tasks: int
+    whole: int
+    levels: int
 
 
 @checked(frozen=True, config=STRICT)

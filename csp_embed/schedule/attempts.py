@@ -62,7 +62,7 @@ class Meter(Protocol):
 @dataclass(frozen=True)
 class Found:
     """number: of the problem. measured: by the meter. cycles: of it, with the problem's penalty.
-    config: the decisions. near: other decisions whose cycles were measured as
+    config: the decisions. near: others whose cycles were measured as
     within NEAR of these, fewest first: what stands around the operator may tell them apart."""
 
     number: int
@@ -70,7 +70,7 @@ class Found:
     measured: Measured
     cycles: float
     config: Decided = None
-    near: tuple[Config, ...] = ()
+    near: tuple[Found, ...] = ()
 
 
 class Attempts:
@@ -98,17 +98,18 @@ class Attempts:
         self._known: dict[tuple[object, ...], float] = {}
         self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
-        self._measured: list[tuple[float, Config]] = []  # those that fit, each once
+        self._near: list[Found] = []  # each once
 
     @property
     def found(self) -> Found | None:
         """The best so far, with what comes near it."""
         if self.best is None:
             return None
-        most = (1 + NEAR) * self.best.cycles
-        near = sorted((m for m in self._measured if m[0] <= most), key=lambda m: m[0])
-        others = tuple(config for _, config in near if config != self.best.config)
-        return replace(self.best, near=others)
+        near = sorted(self._nearly(self._near), key=lambda f: f.cycles)
+        return replace(self.best, near=tuple(f for f in near if f.config != self.best.config))
+
+    def _nearly(self, found: Sequence[Found]) -> list[Found]:
+        return [f for f in found if f.cycles <= (1 + NEAR) * self.cycles]
 
     @property
     def cycles(self) -> float:
@@ -178,10 +179,12 @@ class Attempts:
             return math.inf, ROWS
         if isinstance(config, Config):
             self._useful[self._keys[config]] = found.schedule.stats["slots"]
-            self._measured.append((found.cycles, config))
+            self._near.append(found)
         self._known[self.key(config)] = found.cycles
         if self.best is None or found.cycles < self.best.cycles:
             self.best = found
+            # Those that have fallen behind are let go: a schedule may have thousands of rows.
+            self._near = self._nearly(self._near)
         return found.cycles, ROWS + len(found.schedule.ops)
 
     def key(self, config: Decided) -> tuple[object, ...]:

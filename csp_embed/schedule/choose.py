@@ -189,7 +189,7 @@ class _Entry:
 def rebuild(
     number: int,
     problem: Problem,
-    config: Config,
+    config: Decided,
     meter: Meter,
     costs: Costs,
     ranges: Mapping[int, int],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from csp_embed.commands.planning.inputs import Inputs
 from csp_embed.commands.planning.merged import Merged, merged, own_costs, priced
 from csp_embed.errors import Infeasible, InputError
-from csp_embed.ir.network import FEASIBLE, Assignment, BuiltPart, Plan, TaskGraph
+from csp_embed.ir.network import FEASIBLE, Assignment, BuiltPart, Device, Plan, TaskGraph
 from csp_embed.judge.plan.judge import Problem
 from csp_embed.network.files.graph import with_digest
 from csp_embed.run.device_parts import Part, parts_of
@@ -138,6 +138,16 @@ class Builder:
         chain = chains.chain(self.network.operators(part.nodes))
         self.builds += chains.built - before
         return chain
+
+    def floor(self, task: str, device: Device) -> float:
+        """ms that a task takes on a machine in any program; 0 where that is not known."""
+        try:
+            floors = self.network.chains(device).whole().floors
+        except InputError:
+            # Too large for the machine in one piece.
+            return 0.0
+        names = self.network.operators(self.model.layers[task].nodes)
+        return sum(floors.get(n, 0.0) for n in names) / (clock_of(device) * 1e3)
 
     def chains(self, device_of: Mapping[str, str]) -> Built:
         """The placement's programs, without its objective."""

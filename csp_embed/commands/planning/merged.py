@@ -6,10 +6,10 @@ A program reads all that it needs before it begins and lets go of what it makes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from csp_embed.ir.network import Assignment, Plan, Platform, Task, TaskGraph
+from csp_embed.ir.network import Assignment, Device, Plan, Platform, Task, TaskGraph
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,19 @@ def own_costs(
 
 
 def with_cost(
-    graph: TaskGraph, platform: Platform, names: Collection[str], cost: float | None
-) -> TaskGraph:
-    """The graph with another cost on the devices of these names wherever they have one; None: with
-    none there. Costs are told by device, so that those of a kind do not bring it back."""
+    graph: TaskGraph, platform: Platform, names: Collection[str],
+    cost: Callable[[str, Device], float] | None,
+) -> TaskGraph:  # fmt: skip
+    """The graph with another cost, of task and device, on the devices of these names wherever they
+    have one; None: with none there. Costs are told by device, so that those of a kind do not bring
+    it back."""
     tasks: list[Task] = []
     for task in graph.tasks:
         table: dict[str, float] = {}
         for device in platform.devices:
             known = task.cost_on(device)
             if known is not None and device.name in names:
-                known = cost
+                known = None if cost is None else cost(task.id, device)
             if known is not None:
                 table[device.name] = known
         tasks.append(replace(task, cost=table))

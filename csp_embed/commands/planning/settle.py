@@ -224,7 +224,7 @@ class _Search:
             status=FEASIBLE,
             lower_bound=low,
             gap=(plan.objective - low) / plan.objective if plan.objective else 0.0,
-            bound="programs counted as 0 ms",
+            bound="programs counted as the least work of their layers",
             method=f"{first.method}, chains built",
             programs=built.programs,
             graph_sha256=inputs.graph.sha256,
@@ -233,8 +233,10 @@ class _Search:
         )
 
     def _floor(self) -> float:
-        """What no plan can be below, whatever its programs take."""
-        graph = with_cost(self.inputs.graph, self.platform, self.chained, 0.0)
+        """What no plan can be below, however its programs are made of the layers as lowered: a
+        program has its layers' work one after the other, reads all before it and stores behind it,
+        so that each plan as built is one of this graph, too, with costs that are not less."""
+        graph = with_cost(self.inputs.graph, self.platform, self.chained, self.builder.floor)
         plan = self._solved(graph, gap=0.999)
         return 0.0 if plan is None else plan.lower_bound
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_embed.compiler.chains.floor import floor_cycles
 from csp_embed.compiler.chains.pieces import piece
 from csp_embed.compiler.network import OPTIONS, run
 from csp_embed.compiler.request.options import Options
@@ -25,6 +26,7 @@ from csp_embed.compiler.whole.partition import Plan, Searched, plan_of
 from csp_embed.compiler.whole.report import ends_of
 from csp_embed.errors import InputError
 from csp_embed.ir.stream import Program
+from csp_embed.machine.costs import costs_of
 from csp_embed.machine.spec import Isa
 from csp_embed.network.lower.signed import signed, stored_values
 from csp_embed.network.quantised import graph as g
@@ -37,13 +39,14 @@ Array = NDArray[Any]
 class Chain:
     """A piece of a network, built. graph: the piece, with copies for joined concatenations. cycles:
     of its programs together; layers: of each operator in them, from the end of the one before to
-    its own, so that they add up to `cycles`. host: operators that it leaves to the host, and why.
-    """
+    its own, so that they add up to `cycles`. floors: of each operator, cycles that it takes in any
+    program. host: operators that it leaves to the host, and why."""
 
     graph: g.Graph
     plan: Plan
     cycles: int
     layers: Mapping[str, int]
+    floors: Mapping[str, float]
 
     @property
     def host(self) -> Mapping[str, str]:
@@ -119,6 +122,8 @@ class Chains:
         graph = with_copies(piece(self.graph, names))
         plan = plan_of(signed(graph), self.isa, self.options, self.tell, self._searched)
         layers: dict[str, int] = {}
+        floors: dict[str, float] = {}
+        costs = costs_of(self.isa, self.options.memory or "")
         for segment in plan.segments:
             before = 0
             for layer, end in zip(segment.layers, ends_of(segment, self.options), strict=True):
@@ -130,9 +135,11 @@ class Chains:
                         hint="write costs into the spec (isa_specs/vta.yaml explains them)",
                     )
                 name = layer.site.op.name
-                # A copy was made for the concatenation that reads it.
-                if name not in names:
+                if name in names:
+                    floors[name] = floor_cycles(layer.site.made, self.isa, costs)
+                else:
+                    # A copy was made for the concatenation that reads it. Another cut needs none.
                     name = next(o.name for o in graph.operators if layer.site.op.output in o.inputs)
                 layers[name] = layers.get(name, 0) + end - before
                 before = end
-        return Chain(graph, plan, sum(layers.values()), layers)
+        return Chain(graph, plan, sum(layers.values()), layers, floors)

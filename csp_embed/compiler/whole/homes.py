@@ -29,21 +29,23 @@ from csp_embed.schedule.inputs import build as build_problem
 Ids = NDArray[np.int64]
 Index = NDArray[np.integer[Any]]  # narrow ones: large networks have many
 SOME = 500  # elements that are looked at before all are
+NARROW = 1 << 30  # bytes: sums of two such fit into int32
 
 
 @dataclass(frozen=True, eq=False)
 class Home:
     """place: byte of each element. size: bytes of the whole. key: equal for equal homes."""
 
-    place: Ids
+    place: Index
     size: int
     key: bytes
 
     @staticmethod
-    def of(place: Ids, size: int) -> Home:
+    def of(place: Index, size: int) -> Home:
         # The size is part of the key: equal places in a larger home are another one. A digest: a
         # large network has hundreds of homes of a million elements each.
-        key = hashlib.blake2b(np.ascontiguousarray(place).data, digest_size=32).digest()
+        place = np.ascontiguousarray(place, np.int32 if size < NARROW else np.int64)
+        key = hashlib.blake2b(place.data, digest_size=32).digest()
         return Home(place, size, size.to_bytes(8, "little") + key)
 
     def taken(self, elem: int) -> NDArray[np.bool_]:
@@ -209,9 +211,17 @@ def home_of(grid: Grid, lies: Fit, elements: int, size: int) -> Home | None:
     if grid.elements < elements:
         return None
     cell, lane, ids = grid.inner
-    place = np.empty(elements, np.int64)
-    place[ids] = grid.at(lies.pitch)[cell] + lane + lies.base
+    at = _narrow(grid.at(lies.pitch) + lies.base)
+    place = np.empty(elements, at.dtype)
+    place[ids] = at[cell] + lane
     return Home.of(place, size) if place.min() >= 0 and place.max() < size else None
+
+
+def _narrow(at: Index) -> Index:
+    """Half as wide where that holds it: tables of a million elements are what takes time here."""
+    if at.size and max(-int(at.min()), int(at.max())) >= NARROW:
+        return at
+    return at.astype(np.int32)
 
 
 def fit(grid: Grid, home: Home) -> Fit | None:
@@ -234,15 +244,16 @@ def fit(grid: Grid, home: Home) -> Fit | None:
             return None
     at = grid.at(pitch)
     base = first - int(at[cell[0]])
+    at = _narrow(at + base)
     # Addresses count whole elements.
     if base % grid.elem or any(p < 0 or p % grid.elem for p in pitch):
         return None
     # All elements must agree; most homes are no fit, and a few elements say so.
     for some in (slice(None, None, 1 + len(cell) // SOME), slice(None)):
-        if not np.array_equal(at[cell[some]] + base, wanted(some)):
+        if not np.array_equal(at[cell[some]], wanted(some)):
             return None
     # A border is read where nobody writes, and what is stored beside the tensor hits nothing of it.
-    border = at[grid.border] + base
+    border = at[grid.border]
     # By element of the memory: a border must not share one with the tensor.
     if border.size and (
         border.min() < 0 or border.max() >= home.size

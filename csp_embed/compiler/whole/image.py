@@ -115,7 +115,7 @@ def program(
         # Bytes that later layers take cannot be expected at the end.
         if _survives(segment, name, [*last]):
             kept.append(name)
-            place = segment.start[name] + layer.choice.output.place
+            place = segment.start[name] + layer.choice.output.place.astype(np.int64)
             after += _runs(place, expected[name].reshape(-1).view(np.uint8))
     tensors: dict[str, Array] = {}
     where: dict[str, dict[str, Any]] = {}
@@ -186,7 +186,8 @@ def _where(segment: Segment, graph: g.Graph, name: str) -> dict[str, Any]:
     if name not in homes:
         return {"shape": shape, "packed_for": [la.site.op.name for la in segment.layers
                                                if name in la.site.roots]}  # fmt: skip
-    found = offsets(homes[name].place.reshape(shape) + segment.start[name])
+    place = homes[name].place.astype(np.int64).reshape(shape)
+    found = offsets(place + segment.start[name])
     if found is None:
         return {"shape": shape}
     return {

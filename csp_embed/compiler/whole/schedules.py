@@ -6,6 +6,7 @@ their homes, and the bytes of its constants.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +19,11 @@ from csp_embed.compiler.whole.homes import by_pitch
 from csp_embed.compiler.whole.idle import live_ranges, problem_of
 from csp_embed.compiler.whole.sites import Choice, Site
 from csp_embed.embed.algebra.packing import pack
+from csp_embed.ir.operator import Step
 from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
+from csp_embed.schedule import bias_by_contract
 from csp_embed.schedule.attempts import Decided
 from csp_embed.schedule.choose import rebuild, search
 from csp_embed.schedule.config import Config
@@ -53,6 +56,7 @@ class Scheduler:
         self.isa, self.options, self.costs = isa, options, costs
         self.meter = Meter(isa, costs)
         self._found: dict[object, list[tuple[Schedule, int | None]]] = {}
+        self._decided: dict[object, tuple[Decided, ...]] = {}
 
     def layer(self, site: Site, choice: Choice) -> Layer:
         """Raises: Infeasible where no tile fits."""
@@ -71,36 +75,53 @@ class Scheduler:
         ranges = {
             i: s.bias_range for i, s in enumerate(made.op.epilogue) if s.bias_range is not None
         }
-        # All that a schedule depends on; constants' values do not count.
-        key = (made.op.text(), tuple(sorted((n, t.shape) for n, t in made.op.tensors.items())),
-               str(made.rounds), made.copies, made.kept, made.dropped, problem.live,
-               e.formula(), order, out)  # fmt: skip
+        # All that a schedule depends on; constants' values do not count, and immediates and bounds
+        # of constants not where the search is: how long a step takes does not depend on them.
+        shapes = tuple(sorted((n, t.shape) for n, t in made.op.tensors.items()))
+        bias = bias_by_contract.find(problem, ranges)
+        alike = (made.op.formula(), shapes, *map(_kinds, (made.op.epilogue, *made.rounds)),
+                 made.repeats, made.copies, made.kept, made.dropped, problem.live,
+                 e.formula(), order, out, bias)  # fmt: skip
+        key = (*alike, made.op.text(), str(made.rounds))
         if key not in self._found:
             # Layers of one shape are frequent in a network.
-            self._found[key] = self._search(problem, ranges)
+            self._found[key] = self._search(problem, ranges, alike)
         (schedule, alone), *others = self._found[key]
         numbers = {r.operand: n for n, r in enumerate(schedule.regions)}
         known = tuple((s, c) for s, c in others if c is not None)
         return Layer(site, choice, schedule, numbers[role], numbers["dst"], alone, known)
 
     def _search(
-        self, problem: Problem, ranges: dict[int, int]
+        self, problem: Problem, ranges: dict[int, int], alike: object
     ) -> list[tuple[Schedule, int | None]]:
-        """The best schedule, then the best of other walks that are nearly as good."""
-        best = search(
-            [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
-            refine=self.options.refine,
-        )[0]  # fmt: skip
-        found = {_walk(problem, best.config): best}
-        # Near ones that walk otherwise: they may wait less behind the layer before.
-        for config in best.near:
-            walk = _walk(problem, config)
-            if walk not in found and len(found) < WALKS:
-                again = rebuild(0, problem, config, self.meter, self.costs, ranges)
-                assert again is not None  # it was built before
-                found[walk] = again
-        counted = getattr(best.measured, "counted", False)
-        return [(f.schedule, int(f.measured.cycles) if counted else None) for f in found.values()]
+        """The best schedule, then the best of other walks that are nearly as good. alike: equal for
+        problems of which one is searched: the others take its decisions."""
+        known = self._decided.get(alike)
+        if known is None:
+            best = search(
+                [problem], self.meter, self.costs, ranges=ranges, count=self.options.schedules,
+                refine=self.options.refine,
+            )[0]  # fmt: skip
+            found = {_walk(problem, best.config): best}
+            # Near ones that walk otherwise: they may wait less behind the layer before.
+            for near in best.near:
+                if len(found) < WALKS:
+                    found.setdefault(_walk(problem, near.config), near)
+            made = [*found.values()]
+            self._decided[alike] = tuple(f.config for f in made)
+        else:
+            again = [rebuild(0, problem, c, self.meter, self.costs, ranges) for c in known]
+            # What was built for one is built for all that are alike.
+            made = [f for f in again if f is not None]
+        return [
+            (f.schedule, int(f.measured.cycles) if getattr(f.measured, "counted", False) else None)
+            for f in made
+        ]
+
+
+def _kinds(steps: Sequence[Step]) -> tuple[object, ...]:
+    """Steps without the values of their immediates."""
+    return tuple((s.op, s.imm is None, str(s.access)) for s in steps)
 
 
 def _walk(problem: Problem, config: Decided) -> tuple[int, ...]:

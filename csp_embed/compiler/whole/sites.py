@@ -58,10 +58,15 @@ class Site:
     @cached_property
     def key(self) -> tuple[object, ...]:
         """Equal for sites whose programs read and write alike, but for constants and names."""
+        return (*op_key(self.made.op), *self.places)
+
+    @cached_property
+    def places(self) -> tuple[object, ...]:
+        """Equal for sites that read and write the same elements of so many tensors."""
         found = hashlib.blake2b(digest_size=32)
         for array in (self.ids, self.result):
             found.update(np.ascontiguousarray(array).data)
-        return (*op_key(self.made.op), len(self.roots), found.digest())
+        return len(self.roots), found.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +114,35 @@ class Known:
 
     embeddings: dict[object, list[Embedding]] = field(default_factory=dict)
     candidates: dict[object, list[Candidate]] = field(default_factory=dict)
+    both: dict[object, tuple[Grid | None, list[Grid] | None]] = field(default_factory=dict)
     grids: dict[bytes, Grid] = field(default_factory=dict)
     homes: dict[bytes, Home] = field(default_factory=dict)
     made: dict[object, Home | None] = field(default_factory=dict)
     fits: dict[tuple[bytes, bytes], Fit | None] = field(default_factory=dict)
 
-    def grid(self, grid: Grid) -> Grid:
+    def grids_of(
+        self, e: Embedding, isa: Isa, role: str, site: Site
+    ) -> tuple[Grid | None, list[Grid] | None]:
+        """Of the result, and of x by root where layers may have stored it; None where there is no
+        such. role: the operand that is x."""
+        op = site.made.op
+        # Neither the epilogue nor its immediates move an element.
+        key = (e.formula(), e.layout_mode, op.formula(), op_key(op)[1:], site.places)
+        if key not in self.both:
+            result = grid_of(e, isa, "dst", site.result)
+            if result is not None:
+                result = self._one(replace(result, ids=result.ids.astype(np.int32)))
+            whole = None
+            if result is not None and e.layout_mode == "strict":
+                whole = grid_of(e, isa, role, site.ids)
+            # Leftovers of other layers stand in empty lanes of what a layer stored.
+            if whole is not None and not harmless(e, isa, role):
+                whole = None
+            parts = whole and [*map(self._one, _by_root(whole, len(site.roots)))]
+            self.both[key] = result, parts
+        return self.both[key]
+
+    def _one(self, grid: Grid) -> Grid:
         return self.grids.setdefault(grid.key, grid)
 
     def fit(self, grid: Grid, home: Home) -> Fit | None:
@@ -213,17 +241,13 @@ class Explorer:
         for mode in ("strict", "relaxed") if private else ("strict",):
             for e in self.embeddings(site.made.op, mode):
                 role = next(r for r, lay in e.layouts.items() if lay.tensor == "x")
-                result = grid_of(e, self.isa, "dst", site.result)
+                result, parts = self.known.grids_of(e, self.isa, role, site)
                 # Around a bordered tensor nothing may be stored, idle lanes included.
                 if result is None or (len(result.empty) and bordered):
                     continue
-                result = self.known.grid(replace(result, ids=result.ids.astype(np.int32)))
                 if private:
                     out.append((e, role, None, result))
-                whole = grid_of(e, self.isa, role, site.ids) if mode == "strict" else None
-                # Leftovers of other layers stand in empty lanes of what a layer stored.
-                if whole is not None and harmless(e, self.isa, role):
-                    parts = [*map(self.known.grid, _by_root(whole, len(site.roots)))]
+                if parts is not None:
                     out.append((e, role, parts, result))
         return out
 

@@ -135,12 +135,13 @@ def _places(
     out: dict[str, Any] = {}
     for layer in segment.layers:
         site, choice = layer.site, layer.choice
-        place = choice.output.place[site.own] + segment.start[site.root]
+        place = choice.output.place[site.own].astype(np.int64) + segment.start[site.root]
         out[site.op.output] = _place(place, arrays)
         for root, home in zip(site.roots, choice.inputs, strict=True):
             if home is not None and root in segment.reads and root not in made:
                 shape = graph.tensors[root].shape
-                out[root] = _place(home.place.reshape(shape) + segment.start[root], arrays)
+                place = home.place.astype(np.int64).reshape(shape)
+                out[root] = _place(place + segment.start[root], arrays)
     return out
 
 

@@ -5,9 +5,11 @@ Takes: EmbedProblem.  Leaves: `Candidates`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from csp_embed.embed.algebra.grid import STRICT
 from csp_embed.embed.algebra.rows import Reject
 from csp_embed.embed.problem import EmbedProblem, Option, Pins
 from csp_embed.embed.space.digits import Carry
@@ -40,7 +42,9 @@ def candidates(problem: EmbedProblem) -> Candidates:
     for commuted in problem.commutations:
         rules = problem.rules(commuted)
         for n, block in enumerate(problem.blocks):
-            found = _evaluated(rules, n, block, problem.mode, rejected)
+            found, refused = _evaluated(_Block(_reads(rules, n, block), rules, n, block))
+            for reject in refused:
+                _note(rejected, reject)
             # Within a block and a structure alone: across structures the rules may combine
             # differently with other blocks.
             options += _undominated(_kept(found, pins, rejected))
@@ -62,16 +66,52 @@ def _kept(
             yield option
 
 
-def _evaluated(
-    rules: Rules, n: int, block: Sequence[str], mode: str, rejected: dict[str, list[str]]
-) -> Iterator[Option]:
-    for carries, given in block_options(rules, block):
+@dataclass(frozen=True)
+class _Block:
+    """Axes of a block and its number, with the rules that they keep. key: all of those that its
+    options depend on, so that layers of a network, and pins, share what is found of a block."""
+
+    key: tuple[object, ...]
+    rules: Rules = field(compare=False)
+    number: int = field(compare=False)
+    axes: tuple[str, ...] = field(compare=False)
+
+
+def _reads(rules: Rules, number: int, block: tuple[str, ...]) -> tuple[object, ...]:
+    """Of the operator, its machine and the pins, what the options of a block are made from."""
+    op, unit = rules.op, rules.unit
+    own, first = set(block), block[0] == next(iter(op.axes))
+    accesses: list[tuple[object, ...]] = []
+    for role, access in operands(rules).items():
+        tensor = op.tensors[access.tensor]
+        # Other blocks' extents of a tensor decide nothing here.
+        shape = [
+            n for n, ix in zip(tensor.shape, access.index, strict=True)
+            if own & {a for a, _ in ix.terms} or (first and not ix.terms)
+        ]  # fmt: skip
+        accesses.append((role, str(access), tensor.constant, tuple(shape)))
+    return (
+        number, block, first, rules.commuted, rules.strict, len(rules.reduced),
+        str((unit.kind, unit.dims, unit.memory, unit.size)), tuple(accesses),
+        tuple((op.axes[a], a in rules.reduced) for a in block),
+        tuple((a, frozenset(rules.pinned.get(a, ()))) for a in block),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _evaluated(block: _Block) -> tuple[tuple[Option, ...], tuple[Reject, ...]]:
+    """The options of a block, and what refused the others."""
+    options: list[Option] = []
+    refused: dict[tuple[str, str], Reject] = {}
+    rules, mode = block.rules, STRICT if block.rules.strict else "relaxed"
+    for carries, given in block_options(rules, block.axes):
         try:
-            found = measure(rules, block, carries, given, mode)
+            found = measure(rules, block.axes, carries, given, mode)
         except Reject as reject:
-            _note(rejected, reject)
+            refused.setdefault((reject.family, reject.why), reject)
             continue
-        yield _option(rules, n, carries, given, found)
+        options.append(_option(rules, block.number, carries, given, found))
+    return tuple(options), tuple(refused.values())
 
 
 def _fused(rules: Rules, n: int, mode: str, rejected: dict[str, list[str]]) -> Iterator[Option]:

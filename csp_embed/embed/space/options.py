@@ -61,12 +61,14 @@ def block_options(
         # enough apart.
         if any(c.denominator > 1 for need in needs.values() for *_, c in need):
             continue  # a lane would stand between two taps
+        carried = [h.carry for h in halves]
+        # Loops alone gain nothing by offsets: they make the same steps in a worse order.
+        laned = {c.axes[0] for c in carried if c.inner or c.outer or c.diagonal}
         choices = [
-            list(offset_ways(rules, a, *shears[a]) if a in shears
+            list(offset_ways(rules, a, *shears[a], shears[a][0] in laned) if a in shears
                  else reduced_ways(rules, a, needs.get(a, [])))
             for a in reds
         ]  # fmt: skip
-        carried = [h.carry for h in halves]
         # Reduced axes see what the outputs have taken of each dimension, and what these need of
         # them.
         for picked in _fitting(rules.unit, choices, lambda c: [c] if c else [], carried):

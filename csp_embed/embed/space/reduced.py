@@ -15,11 +15,13 @@ from csp_embed.embed.space.rules import Rules, Skew
 from csp_embed.ir.operator import Role
 
 
-def offset_ways(rules: Rules, axis: str, other: str, slope: int) -> Iterator[Carry]:
-    """A reduced axis whose window begins elsewhere for each value of another axis."""
+def offset_ways(rules: Rules, axis: str, other: str, slope: int, laned: bool) -> Iterator[Carry]:
+    """A reduced axis whose window begins elsewhere for each value of another axis. laned: that one
+    has lanes, so that this one may be a loop."""
     first, count = live_sheared(rules.op, axis, other, slope)
     skew = ((other, WHOLE, slope),)
-    yield Carry((axis,), skew=skew)
+    if laned:
+        yield Carry((axis,), skew=skew)
     for dim, size in rules.unit.size.items():
         if rules.plain(axis, dim):
             for f in rules.factors(axis, count, size):

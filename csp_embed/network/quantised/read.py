@@ -18,19 +18,32 @@ def read_quantised(path: str | Path, dims: Mapping[str, int] | None = None) -> G
     Raises: InputError, MissingLibrary, as `read_tflite` and `read_onnx`.
     """
     path = Path(path)
+    if not is_tflite(path):
+        return read_onnx(path, dims)
+    without_dims(path, dims)
+    return read_tflite(path)
+
+
+def without_dims(path: Path, dims: Mapping[str, int] | None) -> None:
+    """Raises: InputError where extents are given for a TFLite file."""
+    if dims:
+        raise InputError(
+            "--dim has no effect on a TFLite model",
+            where=str(path),
+            why="its dimensions have no names",
+            hint="leave out --dim",
+        )
+
+
+def is_tflite(path: str | Path) -> bool:
+    """Whether a model file is TFLite: by its content first, then by its ending.
+
+    Raises: InputError for a path that cannot be read.
+    """
+    path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder", where=str(path), hint="give the model file in it")
     with readable(path, "check the path"), path.open("rb") as file:
         # Eight bytes hold both marks; a model may be large.
         head = file.read(8)
-    # By content first; the ending helps a damaged file to the right error.
-    if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite":
-        if dims:
-            raise InputError(
-                "--dim has no effect on a TFLite model",
-                where=str(path),
-                why="its dimensions have no names",
-                hint="leave out --dim",
-            )
-        return read_tflite(path)
-    return read_onnx(path, dims)
+    return head[4:] == b"TFL3" or path.suffix.lower() == ".tflite"

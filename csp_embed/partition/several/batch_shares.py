@@ -4,9 +4,12 @@ Takes: a graph, a platform, a batch.  Leaves: a Plan with a replica for each sha
 
 The batch is cut into equal shares, at most one for each sample, and every share's layers are placed
 and ordered on all devices in one schedule: a layer runs on several devices if its shares do, and
-whatever crosses a border is sent by shares. How many shares: list schedules of all numbers tell
-which is worth a search. One share is the whole batch under one placement, so sharing is chosen only
-where it helps.
+whatever crosses a border is sent by shares. One share is the whole batch under one placement, so
+sharing is chosen only where it helps.
+
+How many shares: list schedules of all numbers tell where that is quickly known. Else few shares are
+searched first; then each is cut, its parts keep its placement, and the search goes on from there: a
+few large shares are quickly placed well, and small ones leave fewer gaps.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import OPTIMAL, Link, Plan, Platform, TaskGraph
+from csp_embed.ir.network import OPTIMAL, Assignment, Link, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
 from csp_embed.partition.arrays.symmetry import trimmed
 from csp_embed.partition.arrays.view import make_problem, normalised, number
@@ -57,19 +60,28 @@ def solve_shares(
         if found and (clock.late() or found[-1].reasons):
             break
         quick = clock.of(replace(clock.request, method="heft", progress=None))
-        found.append(_one(graph, platform, quick, fix, [batch // k] * k, 1.0, False))
+        found.append(_one(graph, platform, quick, fix, [batch // k] * k))
         clock.tell("shares", len(found), len(counts))
     known = [plan for plan in found if plan.objective is not None]
     if not known:
         return found[0]
     best = min(known, key=lambda plan: plan.objective or 0.0)
-    shares = [round(r.share) for r in best.replicas]
-    effort = min(1.0, OWN.tasks / max(1, len(shares) * len(graph.tasks)))
-    if not clock.late() and not best.reasons:
-        plan = _one(graph, platform, clock, fix, shares, effort, True)
-        if plan.objective is not None and plan.objective <= (best.objective or 0.0):
-            best = plan
-        best = replace(best, reasons=plan.reasons)
+    levels, fewer = _levels(known, len(graph.tasks)) or [best], best
+    for level, plan in enumerate(levels):
+        if clock.late() or best.reasons:
+            break
+        count = len(plan.replicas)
+        if level and (fewer.objective or 0.0) < (plan.objective or 0.0):
+            plan = _cut(fewer, count)
+        # What a level does not use of a wall clock's limit is left to the next.
+        own = clock.part(1 / (len(levels) - level))
+        shares = [round(r.share) for r in plan.replicas]
+        fewer = _one(graph, platform, own, fix, shares, plan, level + 1 == len(levels))
+        if fewer.objective is not None and fewer.objective <= (best.objective or 0.0):
+            best = fewer
+        best = replace(best, reasons=fewer.reasons)
+        if fewer.objective is None:
+            break
     low, name = bound(graph, platform, fix, batch)
     if len(counts) == 1 and number(best.lower_bound) > low:  # there is no other way to share
         return best
@@ -78,21 +90,45 @@ def solve_shares(
     return replace(plan, linear_costs=best.linear_costs, reasons=best.reasons)
 
 
+def _levels(known: list[Plan], tasks: int) -> list[Plan]:
+    """Of list schedules those to search from, few shares first: each number divides the next, and
+    all but the last have more tasks than the usual search is for. [] where that is enough."""
+    levels: list[Plan] = []
+    for plan in sorted(known, key=lambda plan: -len(plan.replicas)):
+        count = len(plan.replicas)
+        if count * tasks > OWN.whole and (not levels or len(levels[-1].replicas) % count == 0):
+            levels.append(plan)
+    return levels[OWN.levels - 1 :: -1] if len(levels) >= OWN.levels else levels[::-1]
+
+
+def _cut(plan: Plan, count: int) -> Plan:
+    """Each share as several, one behind the other, which keep its placement."""
+    each = count // len(plan.replicas)
+    parts = [replace(r, share=r.share / each) for r in plan.replicas for _ in range(each)]
+    return replace(plan, replicas=tuple(parts))
+
+
 def _one(
     graph: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str], shares: list[int],
-    effort: float, search: bool,
+    known: Plan | None = None, last: bool = True,
 ) -> Plan:  # fmt: skip
-    """The plan with these shares. Weights are counted once per layer and device where a plan that
-    leaves them out keeps the memory so; else once per share, which never holds too little."""
+    """The plan with these shares: by the method of the request, and by dispatching from a known
+    placement, for long if that is the last time.
+
+    Weights are counted once per layer and device where a plan that leaves them out keeps the memory
+    so; else once per share, which never holds too little."""
     names = [d.name for d in platform.devices]
     together = copied(graph, platform, [(i, names, s) for i, s in enumerate(shares)])
     fixed = {f"{i}/{t}": d for i in range(len(shares)) for t, d in fix.items()}
     request = clock.request
-    # Half of a limit for the search of the whole, then `dispatched`.
-    both = search and len(shares) > 1
+    # Of hundreds of tasks the usual search would take more time than it is worth.
+    large = known is not None and len(together.tasks) > OWN.whole
+    deal = known is not None and len(shares) > 1
     own = replace(
-        shared(clock, 0.5 if both else 1.0),
-        effort=request.effort * effort,
+        # Half of a limit for the search of the whole, then `dispatched`.
+        shared(clock, 0.5 if deal and not large else 1.0),
+        method="heft" if large else request.method,
+        effort=request.effort * min(1.0, OWN.tasks / max(1, len(together.tasks))),
         progress=request.progress,
     )
     held = sum(t.weight_bytes for t in graph.tasks)
@@ -105,12 +141,17 @@ def _one(
         joint = solved(given, platform, own, fixed)
         if joint.objective is None:
             return joint
-        if both and joint.status != OPTIMAL and not joint.reasons and not clock.late():
+        if deal and joint.status != OPTIMAL and not joint.reasons and not clock.late():
             one = tuple(t for t in some if t.id.startswith("0/"))
             edges = tuple(e for e in together.edges if e.src.startswith("0/"))
-            other = dispatched(TaskGraph(one, edges), given, platform, clock, fixed, joint)
+            rows = joint.assignments if known is None or weigh else _together(known)
+            other = dispatched(
+                TaskGraph(one, edges), given, platform, clock, fixed, joint, rows, last
+            )
             if other is not None:
                 joint = replace(other, lower_bound=joint.lower_bound, bound=joint.bound)
+            elif large and last:  # no use here: the usual search after all
+                joint = solved(given, platform, replace(own, method=request.method), fixed)
         found = replicas_of(joint, shares)
         low = number(joint.lower_bound)
         plan = plan_of(graph, platform, request, number(joint.objective), low, found, joint.bound)
@@ -119,6 +160,14 @@ def _one(
         if roomy or not any(f.kind == "memory" for f in check_plan(graph, platform, plan)):
             break
     return plan
+
+
+def _together(plan: Plan) -> tuple[Assignment, ...]:
+    """Rows of a plan's replicas under the names that their tasks have in one graph of all."""
+    return tuple(
+        replace(row, task=f"{i}/{row.task}")
+        for i, replica in enumerate(plan.replicas) for row in replica.assignments
+    )  # fmt: skip
 
 
 def bound(

@@ -12,11 +12,12 @@ factors in turn, because an order needs room on them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csp_embed.ir.network import Plan, Platform, TaskGraph
+from csp_embed.ir.network import Assignment, Plan, Platform, TaskGraph
 from csp_embed.partition.arrays.symmetry import trimmed
 from csp_embed.partition.arrays.view import Floats, Ints, Problem, csr, make_problem, normalised
 from csp_embed.partition.bounds.latency_period import path_bounds
@@ -64,8 +65,9 @@ class Shares:
         self.twins[self.layer, self.copy] = np.arange(p.n)
         self.rise: float | None = None
 
-    def run(self, known: Plan) -> None:
-        """Improves the incumbent. known: a plan of all shares, one more start."""
+    def run(self, rows: Sequence[Assignment], last: bool) -> None:
+        """Improves the incumbent. rows: of a plan of all shares, one of the starts; last: no more
+        shares will be tried from what comes out, so that it is worth a long chain."""
         q, joint = (load_arrays(p, handled=False) for p in (self.one, self.p))
         found: list[State] = []
         for number, factor in enumerate(OWN.stretches):
@@ -75,21 +77,21 @@ class Shares:
             if relaxed is None:
                 continue
             if not number:
-                first = self.state(known, relaxed.prices)
+                first = self.state(rows, relaxed.prices)
                 found.append(self.anneal(first, OWN.trial, len(OWN.stretches)))
             found.append(self.anneal(self.dealt(q, joint, relaxed, factor), OWN.trial, number))
             self.clock.tell("dealing out shares", number + 1, len(OWN.stretches))
         found.sort(key=lambda x: x.value)
         for number, state in enumerate(found[: OWN.lanes]):
-            self.anneal(state, OWN.touches, len(OWN.stretches) + 1 + number)
+            self.anneal(state, OWN.touches if last else OWN.trial, len(OWN.stretches) + 1 + number)
             self.clock.tell("dispatching", number + 1, OWN.lanes)
 
-    def state(self, plan: Plan, prices: Floats) -> State:
+    def state(self, rows: Sequence[Assignment], prices: Floats) -> State:
         """A plan of all shares, dispatched by its starts."""
         at = {d.name: i for i, d in enumerate(self.p.platform.devices)}
-        rows = {row.task: row for row in plan.assignments}
-        dev = np.array([at[rows[name].device] for name in self.p.ids], np.int64)
-        priority = np.array([-(rows[name].start or 0.0) for name in self.p.ids])
+        named = {row.task: row for row in rows}
+        dev = np.array([at[named[name].device] for name in self.p.ids], np.int64)
+        priority = np.array([-(named[name].start or 0.0) for name in self.p.ids])
         priority /= float(self.p.unit)
         cut = prices[: len(self.s.head)].copy()
         return State(dispatch(self.a, self.s, dev, priority, cut)[0], dev, priority, cut)
@@ -173,9 +175,9 @@ def _stretched(q: Loads, factor: float) -> Loads:
 
 def dispatched(
     one: TaskGraph, together: TaskGraph, platform: Platform, clock: Clock, fix: dict[str, str],
-    known: Plan,
+    known: Plan, rows: Sequence[Assignment], last: bool,
 ) -> Plan | None:  # fmt: skip
-    """A better plan of `together` than `known`, if there is.
+    """A better plan of `together` than `known`, if there is. rows, last: see `Shares.run`.
 
     Tasks of `together` are `number/name` for those of `one`, `0/name`. None also where this is no
     use: the relaxation or the work space too large, one device.
@@ -190,7 +192,7 @@ def dispatched(
     inc, proof = Incumbent(p, own.request), Proof.of(p)
     own.known = lambda: (inc.best.value if inc.best else float("inf"), proof.value)
     work = Shares(single, p, inc, own, scratch)
-    proof.interrupted = supervised(lambda: work.run(known), clock, lambda: True) == INTERRUPTED
+    proof.interrupted = supervised(lambda: work.run(rows, last), clock, lambda: True) == INTERRUPTED
     if inc.best is None or inc.best.value * float(p.unit) >= (known.objective or 0.0):
         # Whoever asked for the end must hear of it, whichever plan is kept.
         return replace(known, reasons=("interrupted",)) if proof.interrupted else None

@@ -24,7 +24,8 @@ from csp_embed.network.quantised.shift_scales import shift_of
 Array = NDArray[Any]
 MOST_SHIFT = 16  # beyond it a result in range has sums that float32 does not hold
 MOST_BIAS = 1 << 22  # leaves the sums below 2^24, where float32 is exact
-NEAR = 64  # float32 numbers on either side of a scale that are tried
+# Float32 numbers on either side of a scale that are tried, the nearest first.
+_STEPS = np.array(sorted(range(-64, 65), key=abs), np.int32)
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,9 @@ def _channel(row: Array, bias: float, xs: np.float32, ys: np.float32) -> tuple[n
     wanted = np.float32(2.0**-n)
     near = np.float32(unit * 2.0**-n)
     # (xs * ws) / ys in float32 rounds twice, so the quotient itself may miss 2^-n by a bit.
-    steps = sorted(range(-NEAR, NEAR + 1), key=abs)
-    for step in steps:
-        scale = (near.view(np.int32) + np.int32(step)).view(np.float32)
-        if np.float32(np.float32(xs * scale) / ys) == wanted:
-            return scale, True
-    return near, False
+    scales = (near.view(np.int32) + _STEPS).view(np.float32)
+    found = np.flatnonzero((xs * scales) / ys == wanted)
+    return (np.float32(scales[found[0]]), True) if found.size else (near, False)
 
 
 class _Edit:

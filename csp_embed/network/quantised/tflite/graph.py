@@ -32,13 +32,17 @@ QUANTISE_HINT = (
 def read_tflite(path: str | Path) -> Graph:
     """Raises: InputError for a damaged file, a float model, an operator or a form that has no
     integer meaning here; MissingLibrary without the package tflite."""
-    file = read_file(path)
+    return graph_of(read_file(path))
+
+
+def graph_of(file: TfliteFile) -> Graph:
+    """Raises: InputError, as `read_tflite`."""
     # Before anything is converted: a float model would fail at its first operator.
     _refuse_float(file)
     with reading(file.path):
         tensors, operators, inputs, outputs, notes = _convert(file)
     graph = Graph(
-        Path(path).stem, "tflm", tensors, tuple(operators), inputs, outputs, file.path, notes
+        Path(file.path).stem, "tflm", tensors, tuple(operators), inputs, outputs, file.path, notes
     )
     return verified(graph, "export it again; csp-embed reads what TensorFlow's converter writes")
 

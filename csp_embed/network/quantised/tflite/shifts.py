@@ -23,7 +23,7 @@ from csp_embed.network.quantised.tflite.file import (
     import_tflite,
     read_file,
 )
-from csp_embed.network.quantised.tflite.graph import read_tflite
+from csp_embed.network.quantised.tflite.graph import graph_of, read_tflite
 
 Array = NDArray[Any]
 MOST_SHIFT = 30  # the machine shifts by at most 31
@@ -50,7 +50,7 @@ def with_tflite_shifts(path: Path, output: Path) -> g.Graph:
     """
     file = read_file(path)
     # Refused before anything is written, where it cannot be read as a network.
-    read_tflite(path)
+    graph_of(file)
     api, content = import_tflite(), bytearray(path.read_bytes())
     model = api.Model.GetRootAs(content, 0)
     graph = model.Subgraphs(0)

@@ -75,8 +75,8 @@ def anneal_dispatch(
     now, best = end + weight * priced, end
     best_dev, best_priority = dev.copy(), priority.copy()
     path, held = np.empty(4 * n + 16, np.int64), np.empty(4 * n + 16, np.int64)
-    cluster, inside = np.empty(max(LARGEST, 2), np.int64), np.zeros(n, np.bool_)
-    to = np.empty(max(LARGEST, 2), np.int64)
+    cluster, inside = np.empty(2 * LARGEST, np.int64), np.zeros(n, np.bool_)
+    to, pairs = np.empty(2 * LARGEST, np.int64), np.empty(2 * LARGEST, np.int64)
     moved, came = np.empty(n, np.int64), np.empty(n, np.int64)
     count = critical(s, final, path)
     for i in range(count):
@@ -100,10 +100,17 @@ def anneal_dispatch(
                 urgent, was = t, priority[t]
                 priority[t] = priority[other] + AHEAD
         elif kind == 3 and copies > 1:
-            u = twins[layer[t], draw(state, copies)]
-            if dev[u] == dev[t]:
+            other = draw(state, copies)
+            many = gather(a, state, dev, t, cluster, inside, 1 if draw(state, 2) == 0 else LARGEST)
+            for c in range(many):
+                u = twins[layer[cluster[c]], other]
+                if dev[u] != dev[cluster[c]]:
+                    pairs[size], pairs[size + 1] = cluster[c], u
+                    to[size], to[size + 1] = dev[u], dev[cluster[c]]
+                    size += 2
+            if size == 0:
                 continue
-            cluster[0], cluster[1], to[0], to[1], size = t, u, dev[u], dev[t], 2
+            cluster[:size] = pairs[:size]
         elif x >= n or kind == 4:
             other = neighbour(a, state, t)
             if x >= n:

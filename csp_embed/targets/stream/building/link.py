@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Schedule, Template
+from csp_embed.ir.schedule import COMPUTE, FINISH, LOAD, STORE, Schedule, Template, distinct
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.stream.building.tokens import Tokens
 
 Ints = NDArray[np.int64]
+Elements = Ints | slice  # an index into the elements of a memory
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class _Needs:
         count = -(-(shared[1] - shared[0]) // self._unit)
         self._dram_stored = np.full(max(count, 1), -1, np.int64)
         self._dram_loaded = np.full(max(count, 1), -1, np.int64)
-        self._boxes: dict[tuple[int, int], Ints] = {}
-        self._touched: dict[int, list[tuple[str, Ints]]] = {}
+        self._boxes: dict[tuple[int, int], Elements] = {}
+        self._touched: dict[int, list[tuple[str, Elements]]] = {}
         self._synced: list[tuple[int, int]] = []  # (compute row, store row that it waits for)
         self._last_compute = self._last_store = -1
         self._compute = isa.of_kind("finish").queue or ""
@@ -151,25 +152,16 @@ class _Needs:
         self._written[memory][at] = row
         self._last_compute = row
 
-    def _operands(self, number: int, template: Template) -> list[tuple[str, Ints]]:
+    def _operands(self, number: int, template: Template) -> list[tuple[str, Elements]]:
         """(memory, elements) of every operand that the instruction touches, the result first."""
         found = self._touched.get(number)
         if found is None:
-            instruction = self.isa.instruction(template.instruction)
-            found = []
-            for k, operand in enumerate(instruction.operands):
-                if k and (template.reset or template.imm is not None):
-                    # Resets and immediates read no second operand, whatever its micro-op field
-                    # says.
-                    break
-                outer, inner = template.factors[k]
-                steps = (
-                    template.uops[:, k, None, None]
-                    + outer * np.arange(template.iter_out)[None, :, None]
-                    + inner * np.arange(template.iter_in)[None, None, :]
-                )
-                found.append((self._home(operand.memory), np.unique(steps)))
-            self._touched[number] = found
+            operands = self.isa.instruction(template.instruction).operands
+            found = self._touched[number] = [
+                (self._home(operand.memory), elements)
+                # Resets and immediates touch the result alone.
+                for operand, elements in zip(operands, template.touched, strict=False)
+            ]
         return found
 
     def _wait_for_store(self, row: int, store: int) -> None:
@@ -237,7 +229,7 @@ class _Needs:
     def _size(self, region: int, box: int) -> int:
         return int(np.prod([b - a for a, b in self.schedule.regions[region].boxes[box]]))
 
-    def _units(self, region: int, box: int) -> Ints | None:
+    def _units(self, region: int, box: int) -> Elements | None:
         """The units of DRAM that a box takes; None for a constant."""
         r = self.schedule.regions[region]
         if r.by_box:
@@ -251,6 +243,6 @@ class _Needs:
                 at = (at[:, None] + np.arange(a, b) * pitch).reshape(-1)
             first = (self.address[region] - self._from + at * elem) // self._unit
             each = np.arange(elem // self._unit)
-            found = self._boxes[key] = np.unique((first[:, None] + each).reshape(-1))
-            assert found[0] >= 0, "a box lies before the shared part of DRAM"
+            assert first.min() >= 0, "a box lies before the shared part of DRAM"
+            found = self._boxes[key] = distinct(first[:, None] + each)
         return found
