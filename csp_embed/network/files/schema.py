@@ -32,7 +32,7 @@ class Strict(BaseModel):
         assert info.field_name is not None
         if _numeric(str(cls.model_fields[info.field_name].annotation)):
             for name, item in _leaves(value, "this"):
-                if isinstance(item, bool) or (isinstance(item, str) and type(item) is not _Plain):
+                if isinstance(item, bool) or _is_quoted_number(item):
                     found = "true or false" if isinstance(item, bool) else f"the text {item!r}"
                     raise PydanticCustomError(
                         "truth",
@@ -53,6 +53,17 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, str(key))
     else:
         yield name, value
+
+
+def _is_quoted_number(item: Any) -> bool:
+    """Other texts are for whoever reads the field: `10 Gbit/s` has a unit."""
+    if not isinstance(item, str) or type(item) is _Plain:
+        return False
+    try:
+        float(item)
+    except ValueError:
+        return False
+    return True
 
 
 class _Plain(str):
