@@ -30,9 +30,12 @@ class Strict(BaseModel):
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """`true` is 1 to Python, and "3" would do as 3; in a file both are mistakes."""
         assert info.field_name is not None
-        if _numeric(str(cls.model_fields[info.field_name].annotation)):
+        field = cls.model_fields[info.field_name]
+        # A field that reads texts itself (rates with units) says by itself what is none.
+        reads = "Validator" in f"{field.annotation} {field.metadata}"
+        if _numeric(str(field.annotation)):
             for name, item in _leaves(value, "this"):
-                if isinstance(item, bool) or _is_quoted_number(item):
+                if isinstance(item, bool) or (_is_quoted_number(item) and not reads):
                     found = "true or false" if isinstance(item, bool) else f"the text {item!r}"
                     raise PydanticCustomError(
                         "truth",
