@@ -70,4 +70,4 @@ def test_the_commands_in_their_order(capsys):
     assert len(promised) == 5
     for text in promised:
         assert text in shown, text
-    assert "7,554 predicted, 83.4 products a cycle" in shown
+    assert "7,329 predicted, 86.0 products a cycle" in shown

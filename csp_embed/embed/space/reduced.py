@@ -43,6 +43,9 @@ def reduced_ways(
     beats = [int(abs(c)) * f for _, dim, f, _, c in needs if dim == LOOP]
     if not beats:
         yield Carry((axis,), skew=skew)
+    # As wide as the outputs' lanes move the window, blocks of one window are those of the next: the
+    # same elements in fewer places, though not in the fewest lanes.
+    strides = {int(abs(c)) * f for _, _, f, _, c in needs if 1 < abs(c) * f < span}
     # Without needs nobody depends on how this axis is carried, so the fused coordinate may have it.
     if not needs and rules.op.axes[axis] > 1 and len(rules.reduced) > 1:
         yield None
@@ -50,7 +53,7 @@ def reduced_ways(
         if rules.plain(axis, dim):
             # A beat fixes the factor: lanes are blocks of the input, and another width would not
             # line up.
-            for f in beats or rules.factors(axis, span, size):
+            for f in beats or sorted({*rules.factors(axis, span, size), *strides}):
                 if f <= size:
                     yield Carry((axis,), ((dim, f),), skew=skew)
                     back = first + sum(min(int(c) * (e - 1), 0) for _, _, e, _, c in needs)

@@ -172,12 +172,14 @@ class Rules:
         if not 1 < self.op.axes[axis] <= FEW:
             return False
         count = live_sheared(self.op, reduced, axis, slope)[1]
-        if count <= live(self.op, reduced)[1]:
+        own = live(self.op, reduced)[1]
+        if count <= own:
             return True
         # The input whole in one block, which no step shifts: where copies may stand beside each
-        # other, windows of their own are as short and nothing is gained.
+        # other, windows of their own are as short, unless padding cuts what all of them meet.
         lanes = max((n for d, n in self.unit.size.items() if self.plain(reduced, d)), default=1)
-        return self.strict and exact and count <= lanes
+        cut = count < own + abs(slope) * (self.op.axes[axis] - 1)
+        return (self.strict or cut) and exact and count <= lanes
 
     def sheared(self, axis: str, reduced: str, slope: int) -> Rules:
         """The rules where u = reduced + slope * axis is what the reduced axis' lanes carry: the

@@ -156,3 +156,21 @@ def test_a_pin_never_finds_a_smaller_cost_than_the_least() -> None:
     (pinned,) = embed(op, VTA, pins=Pins({"commuted": lambda option: option.commuted}))
     assert best.proof["status"] == "OPTIMAL"
     assert best.cost["objective"] <= pinned.cost["objective"]
+
+
+# Every strict layout is a relaxed one too. In the first padding cuts windows, so that the input
+# whole in a block is less than windows of their own; in the second blocks as wide as the outputs'
+# lanes move the window are shared by windows.
+@pytest.mark.parametrize(
+    "op",
+    [
+        ops.conv_transpose2d(n=1, c=20, h=9, w=3, k=1, r=4, s=4, stride=2, pad=0),
+        ops.conv_transpose2d(n=1, c=20, h=9, w=3, k=1, r=3, s=3, stride=2),
+        ops.depthwise_conv2d(n=1, c=38, h=23, w=24, r=3, s=3),
+        ops.conv2d(n=1, c=20, h=5, w=5, k=16, r=3, s=3, pad=1),
+    ],
+    ids=lambda op: op.name,
+)
+def test_relaxed_layouts_cost_no_more_than_strict_ones(op) -> None:
+    (relaxed,), (strict,) = embed(op, VTA), embed(op, VTA, layout="strict")
+    assert relaxed.cost["objective"] <= strict.cost["objective"]

@@ -44,7 +44,7 @@ def worker(
     listen = [] if "--listen" in options else ["--listen", "127.0.0.1:0"]
     with subprocess.Popen(
         [*inside, *COMMAND, "worker", *listen, "--device", device, *options],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_listens,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
@@ -55,6 +55,15 @@ def worker(
             # Not killed: it removes its folder. A stopped one hears of it once it goes on.
             process.terminate()
             process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+            process.kill()
+
+
+def _listens() -> None:
+    """nohup, or a shell's background job, ignores signals, and children inherit that."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -406,5 +415,5 @@ def test_a_worker_that_is_told_to_end_leaves_no_folder(
             time.sleep(0.001)
         assert [p.name[:17] for p in tmp_path.iterdir()] == ["csp-embed-worker-"]
         process.send_signal(number)
-        assert process.wait() == 128 + number
+        assert process.wait(timeout=20) == 128 + number
         assert list(tmp_path.iterdir()) == []
