@@ -121,7 +121,7 @@ class Interrupts:
             elif self._unheard:
                 # It writes to the pipe like a signal, and is none.
                 self._unheard, echoes = False, echoes + 1
-                _thread.interrupt_main(first)
+                _thread.interrupt_main(signal.Signals(first))
         os.close(self._reader)
 
     def _next(self, seconds: float | None) -> int | None:
