@@ -37,7 +37,7 @@ def called():
 def test_an_interrupt_within_an_import_waits_for_its_end(
     tmp_path: Path, name: str, code: int
 ) -> None:
-    (tmp_path / "slow_module.py").write_text(
+    (tmp_path / "slow_module").with_suffix(".py").write_text(
         f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(0.3)\n"
         "whole = True\n"
     )
@@ -55,7 +55,7 @@ def test_an_interrupt_spares_packages_that_native_code_may_have_called(tmp_path:
     """As OR-tools calls protobuf, and goes on whatever that raises."""
     package = tmp_path / "site-packages"
     package.mkdir()
-    (package / "helper.py").write_text(
+    (package / "helper").with_suffix(".py").write_text(
         "import os, signal\n"
         "def help():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -70,7 +70,7 @@ def test_an_interrupt_spares_packages_that_native_code_may_have_called(tmp_path:
 def test_a_package_that_goes_on_and_on_is_interrupted(tmp_path: Path) -> None:
     package = tmp_path / "site-packages"
     package.mkdir()
-    (package / "helper.py").write_text(
+    (package / "helper").with_suffix(".py").write_text(
         "import os, signal\n"
         "def help():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
