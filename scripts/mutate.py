@@ -30,7 +30,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,22 @@ def command_programs() -> Iterator[tuple[str, CommandFile]]:
                 yield f"{name} on {kernel.isa.name}", content(kernel, random_tensors(op, 1))
 
 
+def certifies(certify: Callable[[], Any]) -> bool:
+    """Whether the judge says so; what it refuses to read is not."""
+    try:
+        return bool(certify().ok)
+    except CspEmbedError:
+        return False
+
+
+def tell(total: dict[str, Counter[str]]) -> None:
+    """Prints the table by kind of mutant, and adds its last row."""
+    total["all"] = sum(total.values(), Counter())
+    columns = ("made", "refused", "same")
+    rows = [[kind, *(str(n[c]) for c in columns)] for kind, n in total.items()]
+    print(table(["what was changed", *(HEAD[c] for c in columns)], rows, None, 1))
+
+
 def commands(count: int, seed: int) -> int:
     """Mutants of programs of commands. Exit code 5 where a wrong one was certified."""
     total: dict[str, Counter[str]] = {kind: Counter() for kind in COMMAND_KINDS}
@@ -205,21 +222,14 @@ def commands(count: int, seed: int) -> int:
             continue
         what, changed = made
         total[kind]["made"] += 1
-        try:
-            found = changed.certify().ok
-        except CspEmbedError:
-            found = False
-        if not found:
+        if not certifies(changed.certify):
             total[kind]["refused"] += 1
         elif still_right(changed):
             total[kind]["same"] += 1
         else:
             faults += 1
             print(f"FAULT {name}: {what}", flush=True)
-    total["all"] = sum(total.values(), Counter())
-    head = [HEAD[c] for c in ("made", "refused", "same")]
-    rows = [[kind, *(str(n[c]) for c in ("made", "refused", "same"))] for kind, n in total.items()]
-    print(table(["what was changed", *head], rows, None, 1))
+    tell(total)
     print(f"{len(programs)} programs, {total['all']['made']} mutants, {faults} certified and not"
           f" equivalent, {time.monotonic() - begin:.0f} s")  # fmt: skip
     return 5 if faults else 0
@@ -239,11 +249,7 @@ def networks(count: int, seed: int) -> int:
             continue
         changed, what = made
         total[kind]["made"] += 1
-        try:
-            found = certify_network(isa, changed, name).ok
-        except CspEmbedError:
-            found = False
-        if not found:
+        if not certifies(partial(certify_network, isa, changed, name)):
             total[kind]["refused"] += 1
             continue
         stream = program if kind in STATED else changed
@@ -253,10 +259,7 @@ def networks(count: int, seed: int) -> int:
         if why:
             faults += 1
             print(f"FAULT {name}: {kind}: {what}: {why}", flush=True)
-    total["all"] = sum(total.values(), Counter())
-    head = [HEAD[c] for c in ("made", "refused", "same")]
-    rows = [[kind, *(str(n[c]) for c in ("made", "refused", "same"))] for kind, n in total.items()]
-    print(table(["what was changed", *head], rows, None, 1))
+    tell(total)
     return 5 if faults else 0
 
 

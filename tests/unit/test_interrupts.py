@@ -53,32 +53,30 @@ def test_an_interrupt_that_native_code_swallows_comes_again(name: str, code: int
 
 def test_an_interrupt_spares_packages_that_native_code_may_have_called(tmp_path: Path) -> None:
     """As OR-tools calls protobuf, and goes on whatever that raises."""
-    package = tmp_path / "site-packages"
-    package.mkdir()
-    (package / "helper").with_suffix(".py").write_text(
-        "import os, signal\n"
-        "def help():\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    for _ in range(1000):\n"
-        "        pass\n"
-    )
+    package = _package(tmp_path, "SIGTERM", "for _ in range(1000)")
     native = "def native():\n    try:\n        helper.help()\n    except KeyboardInterrupt:\n"
     before = f"sys.path.insert(0, {str(package)!r})\nimport helper\n{native}        pass\n"
     assert _said(before, "native()", "0") == "heard 0 143\n"
 
 
 def test_a_package_that_goes_on_and_on_is_interrupted(tmp_path: Path) -> None:
-    package = tmp_path / "site-packages"
+    package = _package(tmp_path, "SIGINT", "while True")
+    before = f"sys.path.insert(0, {str(package)!r})\nimport helper"
+    assert _said(before, "helper.help()", "0") == "heard 0 130\n"
+
+
+def _package(folder: Path, name: str, loop: str) -> Path:
+    """Somebody else's package, in which that signal comes, and what it does afterwards."""
+    package = folder / "site-packages"
     package.mkdir()
     (package / "helper").with_suffix(".py").write_text(
         "import os, signal\n"
         "def help():\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    while True:\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"    {loop}:\n"
         "        pass\n"
     )
-    before = f"sys.path.insert(0, {str(package)!r})\nimport helper"
-    assert _said(before, "helper.help()", "0") == "heard 0 130\n"
+    return package
 
 
 def _said(before: str, then: str, whole: str) -> str:

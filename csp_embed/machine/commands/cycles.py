@@ -69,6 +69,13 @@ def _value(node: ast.expr, fields: Mapping[str, Any]) -> Any:
             raise _Unknown(f"'{ast.unparse(node)}' (fields: {known}; + - * // min max)")
 
 
+def overlapped(*parts: float) -> float:
+    """Cycles of what goes on at the same time: the slowest part counts, and of the others a 32nd,
+    which breaks ties."""
+    slowest, *others = sorted(parts, reverse=True)
+    return slowest + sum(others) / 32
+
+
 def stream_cycles(machine: CommandMachine, stream: Sequence[tuple[int, tuple[int, ...]]]) -> float:
     """Cycles of arithmetic of (command index, field values). Where no command says how long it
     takes, each contraction takes the `step` of `costs`."""

@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from csp_embed.errors import Infeasible
-from csp_embed.ir.network import Link, Platform, TaskGraph
+from csp_embed.ir.network import Platform, TaskGraph
 from csp_embed.partition.arrays.allowed import (
     Floats,
     Ints,
@@ -225,13 +225,7 @@ def make_problem(
         np.array([h[2] for h in hops], np.int64),
         np.array([h[3] for h in hops], float),
         np.array([h[4] for h in hops], float),
-        np.array(
-            [
-                [*_hand(platform.links[h[0]], names[a]), *_hand(platform.links[h[0]], names[h[1]])]
-                for a, h in zip(begins, hops, strict=True)
-            ],
-            float,
-        ).reshape(-1, 4),
+        _hands(platform, begins, hops),
         lat,
         inv,
         resources,
@@ -249,10 +243,20 @@ def _begins(a: int, route: Sequence[Arc]) -> list[int]:
     return [a, *(arc[1] for arc in route[:-1])][: len(route)]
 
 
-def _hand(link: Link, end: str) -> tuple[float, float]:
-    """(ms, ms per byte) that a value over a link takes of that end."""
-    own = link.handled_by(end)
-    return own.ms, 0.0 if own.bytes_per_ms is None else float(1 / number(own.bytes_per_ms))
+def _hands(platform: Platform, begins: Sequence[int], hops: Sequence[Arc]) -> Floats:
+    """What each hop takes of the devices at its two ends, as `Problem.hand` has it."""
+    out = np.zeros((len(hops), 4))
+    # Hops are many, links that state it few: mostly none.
+    known: dict[tuple[int, int], tuple[float, float]] = {}
+    at = {d.name: i for i, d in enumerate(platform.devices)}
+    for k, link in enumerate(platform.links):
+        for end, own in zip(link.between, link.handling or (), strict=False):
+            by_size = float(1 / number(own.bytes_per_ms)) if own.bytes_per_ms else 0.0
+            known[k, at[end]] = own.ms, by_size
+    for row, (a, hop) in enumerate(zip(begins, hops, strict=True) if known else ()):
+        for side, device in ((0, a), (2, hop[1])):
+            out[row, side : side + 2] = known.get((hop[0], device), (0.0, 0.0))
+    return out
 
 
 def normalised(p: Problem) -> Problem:

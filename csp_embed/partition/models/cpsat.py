@@ -248,11 +248,12 @@ class Model:
             for d in range(p.m)
         ]
         by_res: list[list[Any]] = [[] for _ in p.resources]
+        handled = p.handled()
         for (v, a, b), on in self.active.items():
             for h in p.hops(a, b, v):
                 if p.hop_res[h] >= 0:
                     by_res[p.hop_res[h]].append(self.hop(v, h) * on)
-                for d, ms in self.exact.handling(v, h) if p.handled() else ():
+                for d, ms in self.exact.handling(v, h) if handled else ():
                     work[d].append(self.within(self.scale.whole(ms)) * on)
         # For a period the order on a device does not matter, only the sum.
         for terms in [*work, *filter(None, by_res)]:

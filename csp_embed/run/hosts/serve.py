@@ -218,7 +218,7 @@ class _Session:
     def _work(self, request: Message, folder: Path, call: int) -> Message:
         if request.kind == "echo":
             begin = perf_counter()
-            _work(int(request.fields.get("work", 0)))
+            _keep_busy(int(request.fields.get("work", 0)))
             ms = 1e3 * (perf_counter() - begin)
             # Without `back` only the way here is timed.
             back = request.tensors if request.fields["back"] else {}
@@ -286,7 +286,7 @@ class _Session:
             path.unlink()
 
 
-def _work(rounds: int) -> None:
+def _keep_busy(rounds: int) -> None:
     """Keeps the core busy as a part does, a few us a round, mostly without the interpreter."""
     x = np.ones(1 << 12, np.float32)
     for _ in range(rounds):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible, SpecError
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.commands import reach
-from csp_embed.machine.commands.cycles import stream_cycles
+from csp_embed.machine.commands.cycles import overlapped, stream_cycles
 from csp_embed.machine.commands.spec import Command, CommandMachine
 from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.transfers import Transfer, drains, stored_from, transfers
@@ -358,12 +358,10 @@ class _Lowering:
         compute = stream_cycles(self.machine, planner.out)
         moved = (writer.loaded + writer.stored) / cost["bytes_per_cycle"]
         fed = cost["command"] * len(planner.out)
-        # All three overlap at best; a 32nd of the two others breaks ties.
-        slowest = max(compute, moved, fed)
         return CommandProgram(
             self.embedding, walk, self.epilogue, dict(self.regions), dict(self.moves), words,
             counts, len(steps.dst), writer.loaded, writer.stored,
-            slowest + (compute + moved + fed - slowest) / 32,
+            overlapped(compute, moved, fed),
         )  # fmt: skip
 
     def _place(self, steps: Steps, walk: Walk) -> Transfer | None:

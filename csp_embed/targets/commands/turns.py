@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from csp_embed.machine.commands.cycles import stream_cycles
+from csp_embed.machine.commands.cycles import overlapped, stream_cycles
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.targets.commands.extents import Counts, Extents
 from csp_embed.targets.commands.order import Steps
@@ -77,7 +77,5 @@ class Turns:
         rhs = Factor(0, ("rhs", 0 if common & RHS else 1), second)
         trial.contract(0, lhs, rhs, True, second)
         spent = stream_cycles(self.machine, trial.out) - begun
-        # The array and the host work at the same time: as in the estimate of the whole stream, the
-        # slower one counts, and of the other one a 32nd.
-        fed = self.machine.costs["command"] * (len(trial.out) - before)
-        return max(spent, fed) + min(spent, fed) / 32
+        # The array and the host work at the same time.
+        return overlapped(spent, self.machine.costs["command"] * (len(trial.out) - before))
