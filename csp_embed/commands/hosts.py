@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from csp_embed.commands.common import print_json, say
 from csp_embed.commands.planning.options import JsonOption
 from csp_embed.errors import InputError
+from csp_embed.ir.network import Link
 
 TokenOption = Annotated[
     str | None,
@@ -198,22 +200,22 @@ def _write(path: Path, document: dict[str, Any], every: Any, measured: Any) -> N
             yaml.safe_dump(document, file, sort_keys=False, width=100)
 
 
-def _row(link: Any) -> dict[str, Any]:
-    from csp_embed.network.files.graph import handling_row
+def _row(link: Link) -> dict[str, Any]:
+    """A measured link's row; what its noise makes meaningless is cut off."""
+    from csp_embed.network.files.graph import link_row
 
-    row: dict[str, Any] = {
-        "between": list(link.between),
-        # Six digits: more would be noise.
-        "bytes_per_ms": float(f"{link.bytes_per_ms:.6g}"),
-        "latency_ms": float(f"{link.latency_ms:.4g}"),
-    }
-    if link.handling is not None:
-        row["handling"] = [
-            {key: float(f"{x:.4g}") for key, x in handling_row(end).items()}
-            for end in link.handling
-        ]
-    # Left out where nothing is stated, as in the file.
-    for key in ("duplex", "shared"):
-        if getattr(link, key) is not None:
-            row[key] = getattr(link, key)
-    return row
+    def short(x: float | None) -> float | None:
+        return None if x is None else float(f"{x:.4g}")
+
+    return link_row(
+        replace(
+            link,
+            bytes_per_ms=float(f"{link.bytes_per_ms:.6g}"),
+            latency_ms=float(f"{link.latency_ms:.4g}"),
+            handling=link.handling
+            and tuple(
+                replace(end, ms=float(f"{end.ms:.4g}"), bytes_per_ms=short(end.bytes_per_ms))
+                for end in link.handling
+            ),
+        )
+    )

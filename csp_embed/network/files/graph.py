@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from csp_embed.errors import InputError
-from csp_embed.ir.network import Edge, Handling, Platform, Task, TaskGraph
+from csp_embed.ir.network import Edge, Link, Platform, Task, TaskGraph
 from csp_embed.narrow import is_list, is_object
 from csp_embed.network.files.platform import platform_from, read_platform
 from csp_embed.network.files.schema import Strict, in_ms, parse, read_document, sha256
@@ -179,10 +179,19 @@ def _plain(value: Any) -> Any:
     return dict(value) if is_object(value) else value
 
 
-def handling_row(end: Handling) -> dict[str, Any]:
-    """One end's part of a link's `handling`."""
-    by_size = {} if end.bytes_per_ms is None else {"bytes_per_ms": end.bytes_per_ms}
-    return {"ms": end.ms, **by_size}
+def link_row(link: Link) -> dict[str, Any]:
+    """A link as an entry of a platform file; defaults are left out."""
+    row: dict[str, Any] = {"between": list(link.between), "bytes_per_ms": link.bytes_per_ms}
+    # Falsy values are the defaults: no latency, uncontended, no bus.
+    for key in ("latency_ms", "duplex", "shared"):
+        if getattr(link, key):
+            row[key] = getattr(link, key)
+    if link.handling:
+        row["handling"] = [
+            {k: v for k in ("ms", "bytes_per_ms") if (v := getattr(end, k)) is not None}
+            for end in link.handling
+        ]
+    return row
 
 
 def platform_document(platform: Platform) -> dict[str, Any]:
@@ -196,16 +205,7 @@ def platform_document(platform: Platform) -> dict[str, Any]:
             if value not in (None, {}) and not (key == "overhead_ms" and value == 0):
                 row[key] = _plain(value)
         devices.append(row)
-    links: list[dict[str, Any]] = []
-    for k in platform.links:
-        joint: dict[str, Any] = {"between": list(k.between), "bytes_per_ms": k.bytes_per_ms}
-        # Falsy values are the defaults: no latency, full or given by the link.
-        for key in ("latency_ms", "duplex", "shared"):
-            if getattr(k, key):
-                joint[key] = getattr(k, key)
-        if k.handling:
-            joint["handling"] = [handling_row(end) for end in k.handling]
-        links.append(joint)
+    links = [link_row(k) for k in platform.links]
     document: dict[str, Any] = {"name": platform.name, "devices": devices, "links": links}
     if platform.buses:
         document["buses"] = [

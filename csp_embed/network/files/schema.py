@@ -192,6 +192,9 @@ def parse(model: type[Model], value: Any, path: str | Path, format_name: str = "
 
 def _reason(problem: Any) -> str:
     key = str(problem["loc"][-1]) if problem["loc"] else ""
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        # A list of fixed length.
+        return f"the list is too short: entry [{key}] is missing"
     if problem["type"] == "missing":
         return f"the key {key!r} is missing"
     if problem["type"] == "extra_forbidden":

@@ -120,3 +120,10 @@ def test_negative_times_are_refused() -> None:
     bad = replace(p.links[0], handling=(Handling(-1.0), Handling()))
     with pytest.raises(InputError, match=r"handling -1\.0 ms"):
         replace(p, links=(bad,)).verify()
+
+
+def test_handling_of_one_end_only_is_told() -> None:
+    document = platform_document(platform(3, None))
+    document["links"][1]["handling"].pop()
+    with pytest.raises(InputError, match=r"entry \[1\] is missing\n.*links\[1\]\.handling"):
+        platform_from(document, "p.json")
