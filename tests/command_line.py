@@ -1,12 +1,10 @@
-"""Runs the command line inside the test process; looks at one outside."""
+"""Runs the command line inside the test process."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -38,12 +36,3 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> Outcome:
     code = stop.value.code
     assert isinstance(code, int)
     return Outcome(code, *capsys.readouterr())
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used; 0 where there is none. Tells a busy machine how far one has come."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

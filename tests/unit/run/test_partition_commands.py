@@ -14,7 +14,6 @@ from typing import Any
 
 import onnx
 import pytest
-from command_line import cpu_seconds
 
 from csp_embed.commands.planning.inputs import check_plan_file
 from csp_embed.commands.planning.runs import judge_plan
@@ -266,7 +265,7 @@ def test_ctrl_c_keeps_the_plan_in_hand(tmp_path: Path) -> None:
     )  # fmt: skip
     deadline = time.monotonic() + 60
     # Searching has begun once the process has burnt some CPU of its own.
-    while run.poll() is None and time.monotonic() < deadline and cpu_seconds(run.pid) < 5:
+    while run.poll() is None and time.monotonic() < deadline and _cpu_seconds(run.pid) < 5:
         time.sleep(0.2)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
@@ -274,6 +273,14 @@ def test_ctrl_c_keeps_the_plan_in_hand(tmp_path: Path) -> None:
     assert json.loads(out)["status"] == "FEASIBLE"
     assert json.loads(plan.read_text())["status"] == "FEASIBLE"
     assert check_plan_file(plan, path) == []
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.slow
