@@ -77,10 +77,10 @@ def parse_formula(
     # The options' own steps come behind the solver, whose messages speak of the user's text only.
     own = {bias_name(st)} if bias or bias_before_shift else set[str]()
     # A shape for nothing is a typing error, and more likely than a wish.
-    unknown = set(sizes) - set(st.places) - own
-    if unknown:
+    strange = set(sizes) - set(st.places) - own
+    if strange:
         raise OperatorError(
-            f"a shape is given for {', '.join(sorted(unknown))}, which the formula does not name",
+            f"a shape is given for {', '.join(sorted(strange))}, which the formula does not name",
             where=st.text,
             hint=f"its tensors are {', '.join([*st.places, *own])}",
         )
@@ -280,7 +280,7 @@ def make_tensors(
         unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
         if unknown:
             raise OperatorError(
-                f"{what} names {', '.join(sorted(unknown))}, which the formula lacks",
+                f"{what} names {', '.join(sorted(strange))}, which the formula lacks",
                 hint=f"its tensors are {', '.join(st.places)}",
             )
     outs = axes_of(st.out)
