@@ -280,7 +280,7 @@ def make_tensors(
         unknown = set(names) - {st.out.tensor, *(a.tensor for a in accesses_of(st))}
         if unknown:
             raise OperatorError(
-                f"{what} names {', '.join(sorted(strange))}, which the formula lacks",
+                f"{what} names {', '.join(sorted(unknown))}, which the formula lacks",
                 hint=f"its tensors are {', '.join(st.places)}",
             )
     outs = axes_of(st.out)
