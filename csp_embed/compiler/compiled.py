@@ -40,7 +40,7 @@ from csp_embed.targets.stream.lower import Lowered
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # Arrays have no one answer to ==: by identity.
 class Compiled:
     """operator, machine, and every artefact between them.
 

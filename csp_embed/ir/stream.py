@@ -47,7 +47,7 @@ class Stream:
         return f"{len(self)} instructions with {len(self.fields)} fields: {each or 'none'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: arrays have no one answer to ==
 class Program:
     """A program file in memory; arrays as in the file (see docs/program-file.md).
 

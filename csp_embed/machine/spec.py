@@ -214,6 +214,9 @@ class Isa:
             self.costs,
         ]  # fmt: skip
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.config_name))  # Mappings have none; equal machines agree.
+
     def __repr__(self) -> str:
         lanes = " ".join(f"{d}={n}" for d, n in self.dims.items())
         return (

@@ -61,6 +61,7 @@ def windows(
 ) -> list[Window]:
     """One `Window` per dimension, checked. `pad` as in `pads`, or "same"."""
     rank = len(extents)
+    pad = plain(pad)
     strides = per_dimension(stride, rank, "stride", 1)
     dilations = per_dimension(dilation, rank, "dilation", 1)
     # In the order of the arguments, so that the first wrong one is told.
@@ -89,9 +90,16 @@ def windows(
     return found
 
 
+def plain(value: Any) -> Any:
+    """A NumPy array or tensor of a framework as the list or number that it stands for."""
+    to_list = getattr(value, "tolist", None)
+    return value if to_list is None else to_list()
+
+
 def per_dimension(value: Any, rank: int, what: str, least: int) -> list[int]:
     """An int for all dimensions, or one per dimension."""
     # One number stands for all dimensions, as in most frameworks.
+    value = plain(value)
     if is_list(value):
         if len(value) != rank:
             raise OperatorError(
@@ -116,6 +124,13 @@ def pads(pad: Any, rank: int) -> list[tuple[int, int]]:
     left, bottom, right); or a (begin, end) pair per dimension, as in numpy.pad.
     Raises: OperatorError.
     """
+    pad = plain(pad)
+    if isinstance(pad, str):
+        raise OperatorError(
+            f"pad is {pad!r}",
+            why=f"the only word for it is {SAME!r}",
+            hint="--pad " + (SAME if pad.lower().startswith(SAME) else "0"),
+        )
     values: list[Any] = list(pad) if is_list(pad) else [pad] * rank
     sides: list[tuple[Any, ...]]
     # 2 * rank plain numbers: ONNX's order, all begins first.

@@ -13,11 +13,13 @@ from __future__ import annotations
 import operator as python_operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from inspect import signature
+from typing import Any, NoReturn
 
 from csp_embed.errors import OperatorError
 from csp_embed.ir.affine import Affine
 from csp_embed.ir.operator import Access, Operator, Step, Tensor
+from csp_embed.nearest import did_you_mean
 from csp_embed.ops.checks import (
     BYTES,
     axes_of,
@@ -49,6 +51,7 @@ def parse_formula(
     values: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     name: str = "formula",
+    **unknown: Any,
 ) -> Operator:
     """The operator that a formula states; the notation is in `ops/syntax.py`.
 
@@ -64,6 +67,9 @@ def parse_formula(
     >>> print(op.text(), dict(op.axes), op.tensors["y"].shape)
     y[n,m] += x[n,k] * w[m,k]; shr 2 {'n': 4, 'm': 3, 'k': 8} (4, 3)
     """
+    # The constructors hand their keywords on, so Python's own message would name this function.
+    for word in unknown:
+        _refuse_keyword(word, name)
     st = read_statement(text)
     check_names(st)
     sizes = {t: positive_shape(t, s) for t, s in (shapes or {}).items()}
@@ -71,10 +77,10 @@ def parse_formula(
     # The options' own steps come behind the solver, whose messages speak of the user's text only.
     own = {bias_name(st)} if bias or bias_before_shift else set[str]()
     # A shape for nothing is a typing error, and more likely than a wish.
-    unknown = set(sizes) - set(st.places) - own
-    if unknown:
+    strange = set(sizes) - set(st.places) - own
+    if strange:
         raise OperatorError(
-            f"a shape is given for {', '.join(sorted(unknown))}, which the formula does not name",
+            f"a shape is given for {', '.join(sorted(strange))}, which the formula does not name",
             where=st.text,
             hint=f"its tensors are {', '.join([*st.places, *own])}",
         )
@@ -114,6 +120,22 @@ def parse_formula(
         epilogue=st.steps,
         values=dict(values or {}),
         notes=dict(notes or {}),
+    )
+
+
+def _refuse_keyword(word: str, name: str) -> NoReturn:
+    """name: of the constructor. Raises: OperatorError."""
+    from csp_embed import ops  # here: it imports this file
+
+    makers = [f for f in (getattr(ops, name, None), parse_formula) if callable(f)]
+    keywords = [
+        k for f in makers for k, p in signature(f).parameters.items() if p.kind is p.KEYWORD_ONLY
+    ]
+    known = [k for k in dict.fromkeys(keywords) if k not in ("name", "notes")]
+    raise OperatorError(
+        f"{name} has no keyword {word!r}",
+        why=f"there are {', '.join(known)}",
+        hint=did_you_mean(word, known, f"leave out {word}"),
     )
 
 

@@ -30,6 +30,7 @@ from csp_embed.ops.convolution import (
     ordered,
     pads,
     per_dimension,
+    plain,
 )
 from csp_embed.ops.formula import parse_formula, positive
 
@@ -61,6 +62,7 @@ def conv_transpose2d(
             )
     extents = [positive(h, "h"), positive(w, "w")]
     filters = [positive(r, "r"), positive(s, "s")]
+    pad = plain(pad)
     strides = per_dimension(stride, 2, "stride", 1)
     dilations = per_dimension(dilation, 2, "dilation", 1)
     extra = per_dimension(output_pad, 2, "output_pad", 0)

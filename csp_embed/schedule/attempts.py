@@ -93,11 +93,12 @@ class Attempts:
         self.best: Found | None = None
         self._meter = meter
         self._builder = meter.builder(problem, bias)
-        # Cycles by what the decisions come to, and the most slots that are of use to such a
-        # schedule: half of all changes to a small operator's schedule change nothing.
+        # Cycles by what the decisions come to, and the most slots and micro-ops that are of use to
+        # such a schedule: half of all changes to a small operator's schedule change nothing.
         self._known: dict[tuple[object, ...], float] = {}
         self._keys: dict[Config, tuple[object, ...]] = {}
         self._useful: dict[tuple[object, ...], int] = {}
+        self._listed: dict[tuple[object, ...], tuple[int, int]] = {}  # of use, the limit then
         self._near: list[Found] = []  # each once
 
     @property
@@ -178,7 +179,10 @@ class Attempts:
             self._known[self.key(config)] = math.inf
             return math.inf, ROWS
         if isinstance(config, Config):
-            self._useful[self._keys[config]] = found.schedule.stats["slots"]
+            stats = found.schedule.stats
+            self._useful[self._keys[config]] = stats["slots"]
+            if config.uops >= self._listed.get(self._keys[config], (0, 0))[1]:
+                self._listed[self._keys[config]] = stats["uops"], config.uops
             self._near.append(found)
         self._known[self.key(config)] = found.cycles
         if self.best is None or found.cycles < self.best.cycles:
@@ -188,8 +192,8 @@ class Attempts:
         return found.cycles, ROWS + len(found.schedule.ops)
 
     def key(self, config: Decided) -> tuple[object, ...]:
-        """What the decisions come to: where equal, so are the schedules. Slots of no use show once
-        such a schedule was measured."""
+        """What the decisions come to: where equal, so are the schedules. Slots and micro-ops of no
+        use show once such a schedule was measured."""
         if config is None:
             return ()
         if isinstance(config, Identity):
@@ -197,7 +201,13 @@ class Attempts:
         key = self._keys.get(config)
         if key is None:
             key = self._keys[config] = tiling.key(self.problem, config)
-        return (*key, min(config.slots, self._useful.get(key, config.slots)))
+        listed, limit = self._listed.get(key, (config.uops, config.uops))
+        uops = listed if listed <= config.uops <= limit else config.uops
+        return (*key, min(config.slots, self._useful.get(key, config.slots)), uops)
+
+    def known(self, config: Decided) -> bool:
+        """Whether an equal one was measured."""
+        return self.key(config) in self._known
 
     def _attempt(self, config: Decided) -> Found | None:
         try:

@@ -107,6 +107,9 @@ def search(
     # The one of least analytic cost is second at the latest: its first schedules, not its best, may
     # fall behind others that are alike but for a smaller tile.
     screened = [*screened[:1], *sorted(screened[1:], key=lambda e: e.number > 0)]
+    # And the one of least outline third: what its first schedules lack, improving them may give.
+    hopeful = min(screened, key=lambda e: (e.number >= POOL, e.price, e.number))
+    screened = [*screened[:2], *sorted(screened[2:], key=lambda e: e is not hopeful)]
     chosen = (
         screened[:top]
         if top

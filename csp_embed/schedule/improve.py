@@ -29,6 +29,7 @@ NEAR, SPREAD, CHANGED, SKETCHED = (0.006, 0.05), 1.5, 0.004, 600
 # STARTS: cycles that outlines err by however short the schedule: starts of instructions, bursts.
 GAIN, PATIENCE, STARTS = 0.0005, 60, 25.0
 WALKED, SHORT = 400_000, 4_000
+FEW = 32  # micro-ops of a nest
 TAPERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (0, 2), (2, 2))
 
 Heap = list[tuple[float, int, Config]]
@@ -87,6 +88,8 @@ class Front:
         for changed in tiles(self.attempts.problem, config):
             self._offer(changed, error)
         for changed in details(config):
+            if self.attempts.known(changed):
+                continue
             self._than[changed] = min(cycles, self._than.get(changed, math.inf))
             self._offer(changed, error)
 
@@ -179,8 +182,8 @@ def tiles(problem: Problem, config: Config) -> Iterator[Config]:
 def details(config: Config) -> Iterator[Config]:
     """Configurations of the same tile that differ in one other decision.
 
-    Not in `uops`: how long lists are is weighed for every nest by its cost (`cover`), so that
-    other limits mostly give an equal schedule, and four of each used up what may be built.
+    How long lists of micro-ops are is weighed for every nest by its cost (`cover`); that does not
+    know what else the memory's port does meanwhile, so that a shorter limit is tried too.
     """
     for slots in (2, 3, 16, 64):
         yield replace(config, slots=slots)
@@ -188,6 +191,8 @@ def details(config: Config) -> Iterator[Config]:
     for tail in (config.tail // 2, config.tail * 2):
         if 16 <= tail <= 1024:
             yield replace(config, tail=tail)
+    if config.uops > FEW:
+        yield replace(config, uops=FEW)
 
 
 def pairs(problem: Problem, config: Config) -> Iterator[Config]:

@@ -54,7 +54,8 @@ def chunks(problem: Problem, config: Config) -> list[tuple[Range, Range]]:
 
 
 def key(problem: Problem, config: Config) -> tuple[object, ...]:
-    """What `config` decides, but for `slots`: equal keys and slots mean equal schedules."""
+    """What `config` decides, but for `slots` and `uops`: equal keys and limits mean equal
+    schedules."""
     tapered = _tapered(problem, config)
 
     def loops(counters: tuple[int, ...]) -> tuple[tuple[int, tuple[Range, ...]], ...]:
@@ -85,7 +86,7 @@ def key(problem: Problem, config: Config) -> tuple[object, ...]:
         at[place] -= 1
     return (
         outer, inner, tuple(ends), config.lhs_order, config.rhs_order, config.dst_order,
-        config.snake and bool(outer) and bool(inner), config.uops,
+        config.snake and bool(outer) and bool(inner),
     )  # fmt: skip
 
 

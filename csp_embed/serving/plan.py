@@ -60,6 +60,13 @@ def serve(
     # An Instance has no choice of batches.
     if isinstance(instance, Instance):
         return plan(instance, **options)
+    if not isinstance(instance, (Mapping, str, Path)):
+        raise InputError(
+            f"instance is {instance!r}",
+            where="instance",
+            why="an Instance, a document or the name of a file is wanted",
+            hint="csp_embed.serve('cluster.yaml')",
+        )
     return best_of(variants(instance, platform), **options)
 
 

@@ -229,3 +229,22 @@ def test_a_keyword_beside_options_holds() -> None:
     got = ce.compile(op, layout="strict", options=Options(top=1, schedules=2, refine=2))
     assert got.embedding.layout_mode == "strict"
     assert {e.layout_mode for e, _ in got.candidates} == {"strict"}
+
+
+def test_what_people_hold_is_compared_and_kept_in_dictionaries(kernel: Kernel) -> None:
+    """Machines by what they are; what holds arrays by which one it is."""
+    assert {ce.load_isa("vta"): 1}[ce.load_isa("vta")] == 1
+    assert hash(ce.load_isa("vta")) != hash(ce.load_isa("toy_dot"))
+    run, program = kernel.simulate(), kernel.blank_program()
+    for value, other in ((run, kernel.simulate()), (program, kernel.blank_program())):
+        assert value == value
+        assert value != other
+        assert {value: 1}[value] == 1
+    assert kernel == kernel
+    assert kernel != ce.compile(kernel.operator)
+    assert {kernel: 1}[kernel] == 1
+
+
+def test_a_cluster_that_is_none() -> None:
+    with pytest.raises(ce.CspEmbedError, match="instance is None"):
+        ce.serve(None)

@@ -111,7 +111,7 @@ class Job:
                 say(f"plan written to {self.outputs.plan}")
         # The plan is written first: it is a plan all the same.
         if "interrupted" in plan.reasons:
-            stderr.print("stopped by Ctrl-C: this is the best plan so far")
+            stderr.print("stopped by Ctrl-C or another signal: this is the best plan so far")
             raise SystemExit(130)
 
     def _solve(self, inputs: Inputs, options: Mapping[str, Any]) -> Plan:
@@ -171,7 +171,7 @@ class Job:
                 say(text)
         # After writing: what there is stays.
         if any("interrupted" in p.reasons for p in plans):
-            stderr.print("stopped by Ctrl-C: these are the points so far")
+            stderr.print("stopped by Ctrl-C or another signal: these are the points so far")
             raise SystemExit(130)
         if not plans:
             raise TimeLimit(

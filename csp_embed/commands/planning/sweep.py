@@ -169,7 +169,7 @@ def _end(
         if out is not None:
             say(f"wrote {out}")
     if stopped:
-        stderr.print("stopped by Ctrl-C: these are the plans so far")
+        stderr.print("stopped by Ctrl-C or another signal: these are the plans so far")
         raise SystemExit(130)
     failed = [row for row in rows if "error" in row]
     # Errors below the table, whole.

@@ -1,13 +1,16 @@
 """Which embeddings are one covering, written in two ways.
 
 `c*s.i:8` of c=4, s=2 is `c.i:4, s.i:2`: the same points in the same lanes of the same steps, up to
-the order of lanes within a dimension. One schedule serves both, so a pool of candidates that holds
-both holds less.
+the order of lanes within a dimension. A loop over blocks of which every step meets exactly one is
+no loop: `r = 4*u-4*p+u.i-2*p.o` of r=2 is `r = u.i-2*p.o`, u being p. One schedule serves both, so
+a pool of candidates that holds both holds less.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -31,7 +34,8 @@ def covering(e: Embedding) -> Any:
     lanes: list[Piece] = []
     steps: list[Piece] = []
     of: dict[str, tuple[Piece, ...]] = {}
-    for c in e.coordinates:
+    uses = Counter(name for c in e.coordinates for name in c.counters)
+    for c in (_untied(c, dims, uses) for c in e.coordinates):
         places = [(name, dims[name][1], k) for name, k in c.digits.items()]
         places += [(name, loops[name], k) for name, k in c.counters.items()]
         for name, pieces in _pieces(c, places, e.operator.axes).items():
@@ -45,6 +49,25 @@ def covering(e: Embedding) -> Any:
     equal = sorted((of.get(a, ()), of.get(b, ())) for a, b in e.equal)
     return (e.commuted, tuple(sorted(lanes)), tuple(sorted(steps)), tuple(equal),
             e.layout_mode)  # fmt: skip
+
+
+def _untied(
+    c: Coordinate, dims: Mapping[str, tuple[str, int]], uses: Mapping[str, int]
+) -> Coordinate:
+    """Without its two counters, where those say no more than that a step meets one certain block:
+    one is used here alone, its step divides the other's, and one multiple of it leaves room. With
+    three, several steps could meet one block, whose elements then stand in fewer places."""
+    if len(c.counters) != 2:
+        return c
+    for name, k in c.counters.items():
+        if uses[name] > 1 or any(other % k for other in c.counters.values()):
+            continue
+        reach = [v * (dims[digit][1] - 1) for digit, v in c.digits.items()]
+        low, high = c.const + sum(min(v, 0) for v in reach), c.const + sum(max(v, 0) for v in reach)
+        first, last = -(high // abs(k)), (c.extent - 1 - low) // abs(k)
+        if first == last:
+            return replace(c, counters={}, const=c.const + first * abs(k))
+    return c
 
 
 def _pieces(

@@ -10,9 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from csp_embed.files import atomic
 from csp_embed.ir.network import Assignment, BuiltPart, Plan, Platform, Replica, TaskGraph, Transfer
-from csp_embed.network.files.schema import in_ms, parse, per_ms, read_document
+from csp_embed.network.files.schema import Form, in_ms, parse, per_ms, read_document
 
 FORMAT = "csp-embed-plan/1"
+FORM = Form(
+    "check the path; csp-embed partition … -o FILE writes a plan",
+    "plans are JSON or YAML in UTF-8",
+    "docs/partition.md shows the form",
+)
 
 
 class _Loose(BaseModel):
@@ -110,7 +115,7 @@ class PlanEntry(_Loose):
 def read_plan(path: str | Path) -> Plan:
     """The plan in a JSON or YAML file, times in ms. Raises: InputError naming file and item."""
     # Without the digest of its bytes: a plan is known by what it says.
-    return plan_from(read_document(path)[0], path)
+    return plan_from(read_document(path, FORM)[0], path)
 
 
 def plan_from(value: Any, path: str | Path) -> Plan:

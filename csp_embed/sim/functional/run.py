@@ -44,7 +44,7 @@ from csp_embed.sim.functional.memory import State, contents, make_state, read_dr
 MAX_STEPS = 1 << 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: arrays have no one answer to ==
 class Run:
     """What a program did.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -215,3 +217,22 @@ def test_wrong_argument(call: object, message: str) -> None:
     with pytest.raises(OperatorError) as caught:
         call()
     assert message in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("keyword", "hint"),
+    [("padding", "did you mean 'pad'?"), ("strides", "did you mean 'stride'?"),
+     ("shfit", "did you mean 'shift'?"), ("relu", "leave out relu")],
+)  # fmt: skip
+def test_a_keyword_that_a_constructor_does_not_have(keyword: str, hint: str) -> None:
+    with pytest.raises(OperatorError, match=f"conv2d has no keyword '{keyword}'") as told:
+        ops.conv2d(n=1, c=1, h=4, w=4, k=1, r=3, s=3, **{keyword: 1})
+    assert told.value.hint == hint
+
+
+@pytest.mark.parametrize(("word", "hint"), [("SAME_UPPER", "--pad same"), ("valid", "--pad 0")])
+@pytest.mark.parametrize("make", [ops.conv2d, ops.conv_transpose2d])
+def test_words_of_other_frameworks_for_padding(make: Any, word: str, hint: str) -> None:
+    with pytest.raises(OperatorError, match="the only word for it is 'same'") as told:
+        make(n=1, c=1, h=4, w=4, k=1, r=3, s=3, pad=word)
+    assert told.value.hint == hint

@@ -218,3 +218,11 @@ def test_command_line_pad(capsys: pytest.CaptureFixture[str]) -> None:
     assert "p=5 q=6" in run(capsys, *conv, "--pad", "same").out
     padded = ["compile", "elementwise", "--shape", "x=4,5", "--pad", "1,0,2,3", "--json"]
     assert run(capsys, *padded).document["verified"] == "simulated"
+
+
+@pytest.mark.parametrize("make", [ops.conv2d, ops.conv_transpose2d])
+@pytest.mark.parametrize("pad", [[1, 0], [1, 0, 0, 1], [[1, 0], [0, 1]], 1])
+def test_arrays_are_the_lists_that_they_hold(make: Any, pad: Any) -> None:
+    size = {"n": 1, "c": 2, "h": 5, "w": 6, "k": 3, "r": 3, "s": 2}
+    plain = make(**size, pad=pad, stride=[2, 1])
+    assert make(**size, pad=np.array(pad), stride=np.array([2, 1])) == plain

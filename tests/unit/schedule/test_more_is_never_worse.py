@@ -97,3 +97,31 @@ def test_no_schedule_of_an_embedding_is_built_twice() -> None:
     assert len(meter.asked) == len(set(meter.asked)) > 100
     more = search([problem], Built(VTA, costs), costs, ranges={}, count=16, refine=400)[0].cycles
     assert more <= least <= 1.01 * more
+
+
+@pytest.mark.parametrize(
+    ("op", "choice", "known"),
+    [
+        # Two of one covering stood before what improves most.
+        (conv2d(n=1, c=3, h=13, w=36, k=1, r=3, s=3, stride=2, pad=1, shift=6, bias=True,
+                bias_range=4000, clip=(0, 127)), Options(pins=("fix commuted",)), math.inf),
+        # Blocks that are written as loops crowded out the best.
+        (conv2d(n=2, c=4, h=11, w=32, k=4, r=2, s=2, stride=2, pad=1),
+         Options(pins=("fix commuted",)), math.inf),
+        # Long lists of micro-ops wait for the memory's port; found by an earlier search.
+        (conv2d(n=1, c=32, h=38, w=19, k=1, r=3, s=3, stride=2, pad=1), Options(top=1), 4728),
+    ],
+    ids=["least outline", "one covering", "short lists"],
+)  # fmt: skip
+def test_the_default_comes_near_what_other_choices_find(
+    op: Operator, choice: Options, known: float
+) -> None:
+    costs = costs_of(VTA, "de10")
+
+    def least(options: Options) -> float:
+        meter = Meter(VTA, costs)
+        found = [build_problem(e, VTA) for e in embeddings_of(op, VTA, options, costs)]
+        given = {i: 4000 for i in found[0].adds}
+        return search(found, meter, costs, ranges=given, top=options.top)[0].cycles
+
+    assert least(Options()) <= 1.01 * min(known, least(choice))

@@ -163,7 +163,8 @@ def test_equal_keys_mean_equal_schedules(case: str) -> None:
             schedule = build(Shared(problem, bias), config)
         except Infeasible:
             continue
-        key = (*tiling.key(problem, config), min(config.slots, schedule.stats["slots"]))
+        limits = [min(getattr(config, name), schedule.stats[name]) for name in ("slots", "uops")]
+        key = (*tiling.key(problem, config), *limits)
         rows = (
             schedule.ops.tolist(), schedule.tokens.tolist(), schedule.regions,
             [(t.uops.tolist(), t.iter_out, t.iter_in, t.factors, t.op, t.imm, t.reset)

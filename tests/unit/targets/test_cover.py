@@ -64,6 +64,25 @@ def test_every_valid_point_once_and_within_the_limits(nest) -> None:  # type: ig
             assert 0 <= inner <= most
 
 
+@settings(max_examples=150)
+@given(nests(), st.sampled_from([(9.0, 0.5, 1), (9.0, 0.5, 8), (1.0, 3.0, 2), (40.0, 0.5, 1)]))
+def test_limits_above_what_is_listed_change_nothing(nest, prices) -> None:  # type: ignore[no-untyped-def]
+    """So a search need not build such schedules again."""
+    extents, constraints, coef, limits = nest
+    overhead, word, repeats = prices
+
+    def covered(uops: int) -> list[tuple[object, ...]]:
+        rest = (limits.iterations, limits.factors, overhead, word, repeats)
+        pieces = cover(extents, constraints, coef, np.zeros(OPERANDS, dtype=np.int64),
+                       CoverLimits(uops, *rest))  # fmt: skip
+        return [(p.uops.tolist(), p.iter_out, p.iter_in, p.factors) for p in pieces]
+
+    long = covered(limits.uops)
+    listed = sum(len(uops) for uops, *_ in long)
+    for uops in range(max(1, listed), limits.uops):
+        assert covered(uops) == long
+
+
 def test_a_plain_nest_is_one_instruction() -> None:
     """Three counters of which two merge: one list of micro-ops, no copy of an instruction."""
     coef = np.array([[12, 3, 1], [0, 3, 1], [5, 0, 0]])

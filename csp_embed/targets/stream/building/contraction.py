@@ -192,6 +192,7 @@ class _Walk:
                 "tiles": len(plan.tiles),
                 "chunks": plan.chunks,
                 "slots": max(ring.useful for ring in rings),
+                "uops": self._nests.listed,
                 "steps": sum(n * t.steps for n, t in zip(runs, rows.templates, strict=True)),
             },
         )

@@ -51,6 +51,8 @@ class Nests:
     def __init__(self, problem: Problem, rows: Rows, covers: Covers, uops: int = 512) -> None:
         self.problem, self.rows, self.covers, self.uops = problem, rows, covers, uops
         self._memo: dict[tuple[object, ...], tuple[int, ...]] = {}
+        # Most micro-ops of one nest: limits from there up to `uops` cover all nests alike.
+        self.listed = 1
 
     def templates(
         self,
@@ -79,6 +81,7 @@ class Nests:
             pieces = self.covers.get(shape)
             if pieces is None:
                 pieces = self.covers[shape] = self._cover(instruction, extents, operands, repeats)
+            self.listed = max(self.listed, sum(len(p.uops) for p in pieces))
             found = self._memo[key] = self._make(
                 pieces, np.array(starts, dtype=np.int64), (instruction, reset, op, imm)
             )
