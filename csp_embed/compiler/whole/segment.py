@@ -24,10 +24,13 @@ from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import encode
+from csp_embed.sim.cycles.engine import Engine
 from csp_embed.targets.stream.building.link import Linked, Part, link
+from csp_embed.targets.stream.building.sides import apart
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
+AHEAD = (0, 2, 4, 8, 16)  # loads of constants that come before a layer's activations
 
 
 class Unfit(Infeasible):
@@ -165,11 +168,12 @@ class _Placed:
     def joined(self, layers: Sequence[Layer], isa: Isa) -> tuple[Linked, Lowered]:
         """The layers as one schedule, and its stream."""
         parts: list[Part] = []
-        for layer, mine in zip(layers, self.where, strict=True):
-            schedule, x, dst = placed(layer, self.start, isa)
+        schedules = apart([layer.schedule for layer in layers], isa)
+        for layer, own, mine in zip(layers, schedules, self.where, strict=True):
+            schedule, x, dst = placed(replace(layer, schedule=own), self.start, isa)
             address = [mine.get(n, 0) for n in range(len(schedule.regions))]
             address[layer.x], address[layer.dst] = x, dst
-            parts.append(Part(schedule, tuple(address)))
+            parts.append(Part(schedule, tuple(address), layer.ahead))
         linked = link(parts, isa, self.shared)
         return linked, lower(linked.schedule, isa, placed=(linked.address, self.uops))
 
@@ -211,18 +215,26 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
     out = [*layers[:1]]
     for layer in layers[1:]:
         offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
-        if engine is not None and len(offers) > 1:
-            totals: list[int] = []
-            for offer in offers:
-                pair = (out[-1], offer)
-                outputs = frozenset(one.site.root for one in pair)
-                read = frozenset(r for one in pair for r in one.site.roots) - outputs
-                # Both alone, in one program: enough to see who waits for whom.
-                _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
-                totals.append(engine.total(lowered.stream))
-            layer = offers[totals.index(min(totals))]
+        if engine is not None:
+            layer = _quickest(out[-1], offers, engine, isa)
+            # Weights beyond the first ones may come while the layer before computes, or keep its
+            # activations waiting.
+            layer = _quickest(out[-1], [replace(layer, ahead=n) for n in AHEAD], engine, isa)
         out.append(layer)
     return tuple(out)
+
+
+def _quickest(before: Layer, offers: Sequence[Layer], engine: Engine, isa: Isa) -> Layer:
+    """Of a layer's forms the one that takes the fewest cycles behind another layer."""
+    totals: list[int] = []
+    for offer in offers if len(offers) > 1 else ():
+        pair = (before, offer)
+        outputs = frozenset(one.site.root for one in pair)
+        read = frozenset(r for one in pair for r in one.site.roots) - outputs
+        # Both alone, in one program: enough to see who waits for whom.
+        _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
+        totals.append(engine.total(lowered.stream))
+    return offers[totals.index(min(totals))] if totals else offers[0]
 
 
 def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:
