@@ -64,7 +64,7 @@ def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
     whole = Schedule(
         tuple(regions), tuple(templates), np.array(rows, np.int64), np.zeros(0, np.int64)
     )
-    tokens = _Needs(whole, isa, address, shared).tokens()
+    tokens = _Needs(whole, isa, address, shared).tokens(ends)
     return Linked(replace(whole, tokens=tokens), tuple(address), tuple(ends))
 
 
@@ -139,10 +139,19 @@ class _Needs:
         self._last_compute = self._last_store = -1
         self._compute = isa.of_kind("finish").queue or ""
 
-    def tokens(self) -> Ints:
-        for kind, a, b, sram in self.schedule.ops.tolist():
+    def tokens(self, ends: Sequence[int]) -> Ints:
+        rows: list[Row] = self.schedule.ops.tolist()
+        begins, due, steps = {0, *ends}, -1, 0
+        for n, (kind, a, b, sram) in enumerate(rows):
+            if n in begins:
+                due, steps = self._due(rows, n, min((e for e in ends if e > n), default=n)), 0
             if kind == COMPUTE:
-                self._compute_row(a)
+                row = self._compute_row(a)
+                steps += not self.schedule.templates[a].reset
+                if steps == 2:
+                    # The stores before have ended while the first sums were made: what the loads
+                    # behind here need of them, they need not wait for a later row to tell.
+                    self._wait_for_store(row, due)
             elif kind == LOAD:
                 self._load_row(a, b, sram)
             elif kind == STORE:
@@ -152,12 +161,21 @@ class _Needs:
                 self._tokens.need(row, self._last_store)
         return np.array(self._tokens.bits(), np.int64)
 
+    def _due(self, rows: Sequence[Row], first: int, last: int) -> int:
+        """The last store so far of what a part loads."""
+        out = -1
+        for kind, region, box, _ in rows[first:last]:
+            where = self._units(region, box) if kind == LOAD else None
+            if where is not None:
+                out = max(out, int(self._dram_stored[where].max()))
+        return out
+
     def _home(self, name: str) -> str:
         """The memory whose elements these are: a shadow and an alias have those of another."""
         memory = self._memory[name]
         return memory.shadow_of or memory.alias_of or name
 
-    def _compute_row(self, number: int) -> None:
+    def _compute_row(self, number: int) -> int:
         template = self.schedule.templates[number]
         row = self._tokens.row(self.isa.instruction(template.instruction).queue or self._compute)
         touched = self._operands(number, template)
@@ -171,6 +189,7 @@ class _Needs:
             self._used[m][elements] = row
         self._written[memory][at] = row
         self._last_compute = row
+        return row
 
     def _operands(self, number: int, template: Template) -> list[tuple[str, Elements]]:
         """(memory, elements) of every operand that the instruction touches, the result first."""
