@@ -137,11 +137,7 @@ def _linked(
     linked, lowered = there.joined(layers, isa)
     # Known only now, as micro-ops are shared between layers.
     if there.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
-        raise InputError(
-            f"the network needs {there.uops + lowered.uop_words.nbytes:,} bytes of device memory",
-            why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
-            hint="build a part of the network, or a smaller one",
-        )
+        raise _too_large(layers, there, lowered.uop_words.nbytes, isa)
     sizes = {life.name: life.size for life in there.lives}
     # Instruction numbers of the joined stream: that is what a run stops at.
     ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
@@ -149,6 +145,35 @@ def _linked(
         isa, layers, written, wanted, chosen, there.memory, there.lives, there.start, sizes,
         there.held, linked.schedule, lowered, encode(isa, lowered.stream), ends,
     )  # fmt: skip
+
+
+def _too_large(layers: Sequence[Layer], there: _Placed, uops: int, isa: Isa) -> InputError:
+    """Names the layer that takes most, and where the network could be cut."""
+    limit = 1 << isa.limits.dram_bits
+    own = [sum(len(there.held[a]) for a in mine.values()) for mine in there.where]
+    # Its activations live while it runs; constants all the time.
+    live = [
+        sum(life.size for life in there.lives if life.first <= n <= life.last)
+        for n in range(len(layers))
+    ]
+    n = max(range(len(layers)), key=lambda n: own[n] + live[n])
+    name = layers[n].site.op.name
+    hint = f"{name} alone is too large: fewer channels, a smaller image, or a plan that leaves it"
+    hint += f" to a CPU (csp-embed partition MODEL --platform FILE --fix '{name}=DEVICE')"
+    if own[n] + live[n] <= limit and len(layers) > 1:
+        # Where half of the constants are behind.
+        done = np.cumsum(own)
+        at = min(int(np.searchsorted(done, done[-1] / 2)), len(layers) - 2)
+        hint = f"build two models, cut at the tensor {layers[at].site.op.output!r}, as ONNX"
+        hint += " with onnx.utils.extract_model; or one of smaller layers"
+    return InputError(
+        f"the network needs {there.uops + uops:,} bytes of device memory",
+        where=name,
+        why=f"{isa.name} addresses {limit:,}; constants take {sum(own):,}, activations"
+        f" {there.memory.height:,}, micro-ops {uops:,}; of the layers, {name} takes most:"
+        f" {own[n]:,} of constants, {live[n]:,} of activations while it runs",
+        hint=hint,
+    )
 
 
 @dataclass(frozen=True)
