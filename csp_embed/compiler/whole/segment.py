@@ -162,7 +162,7 @@ def _too_large(layers: Sequence[Layer], there: _Placed, uops: int, isa: Isa) -> 
     hint += f" to a CPU (csp-embed partition MODEL --platform FILE --fix '{name}=DEVICE')"
     if own[n] + live[n] <= limit and len(layers) > 1:
         # Where half of the constants are behind.
-        done = np.cumsum(own)
+        done = np.cumsum(np.array(own, np.int64))
         at = min(int(np.searchsorted(done, done[-1] / 2)), len(layers) - 2)
         hint = f"build two models, cut at the tensor {layers[at].site.op.output!r}, as ONNX"
         hint += " with onnx.utils.extract_model; or one of smaller layers"
