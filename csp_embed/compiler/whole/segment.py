@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from csp_embed.targets.stream.building.sides import apart
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
-AHEAD = (0, 2, 4, 8, 16)  # loads of constants that come before a layer's activations
+AHEAD = (3, 12)  # loads of constants that may come before a layer's activations
 
 
 class Unfit(Infeasible):
@@ -162,8 +163,8 @@ def _too_large(layers: Sequence[Layer], there: _Placed, uops: int, isa: Isa) -> 
     hint += f" to a CPU (csp-embed partition MODEL --platform FILE --fix '{name}=DEVICE')"
     if own[n] + live[n] <= limit and len(layers) > 1:
         # Where half of the constants are behind.
-        done = np.cumsum(np.array(own, np.int64))
-        at = min(int(np.searchsorted(done, done[-1] / 2)), len(layers) - 2)
+        half = next(n for n, done in enumerate(accumulate(own)) if 2 * done >= sum(own))
+        at = min(half, len(layers) - 2)
         hint = f"build two models, cut at the tensor {layers[at].site.op.output!r}, as ONNX"
         hint += " with onnx.utils.extract_model; or one of smaller layers"
     return InputError(
@@ -241,25 +242,31 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
     for layer in layers[1:]:
         offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
         if engine is not None:
-            layer = _quickest(out[-1], offers, engine, isa)
+            layer, least = _quickest(out[-1], offers, engine, isa)
             # Weights beyond the first ones may come while the layer before computes, or keep its
             # activations waiting.
-            layer = _quickest(out[-1], [replace(layer, ahead=n) for n in AHEAD], engine, isa)
+            early, cycles = _quickest(
+                out[-1], [replace(layer, ahead=n) for n in AHEAD], engine, isa
+            )
+            layer = early if cycles < least else layer
         out.append(layer)
     return tuple(out)
 
 
-def _quickest(before: Layer, offers: Sequence[Layer], engine: Engine, isa: Isa) -> Layer:
-    """Of a layer's forms the one that takes the fewest cycles behind another layer."""
+def _quickest(
+    before: Layer, offers: Sequence[Layer], engine: Engine, isa: Isa
+) -> tuple[Layer, int]:  # fmt: skip
+    """Of a layer's forms the one that takes the fewest cycles behind another layer, and these."""
     totals: list[int] = []
-    for offer in offers if len(offers) > 1 else ():
+    for offer in offers:
         pair = (before, offer)
         outputs = frozenset(one.site.root for one in pair)
         read = frozenset(r for one in pair for r in one.site.roots) - outputs
         # Both alone, in one program: enough to see who waits for whom.
         _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
         totals.append(engine.total(lowered.stream))
-    return offers[totals.index(min(totals))] if totals else offers[0]
+    n = totals.index(min(totals))
+    return offers[n], totals[n]
 
 
 def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:

@@ -24,12 +24,11 @@ from csp_embed.ops import conv2d, depthwise_conv2d, matmul
 
 # Both only rank recipes; cycles are measured.
 LANES = 16  # products of a usual step
-LOAD = 32.0  # cycles: 16 x 16 factors at 8 bytes a cycle
+LOAD = 32.0  # cycles that the 16 x 16 factors of a step take, at 8 bytes a cycle
 
 
-def lower(graph: g.Graph, op: g.Operator, load: float = LOAD) -> Lowered | str:
-    """The layer's contraction, of all exact recipes the cheapest; or why the host computes it.
-    load: cycles that loading one element of weights takes, for a step's products."""
+def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
+    """The layer's contraction, of all exact recipes the cheapest; or why the host computes it."""
     if isinstance(op, g.Outside):
         # Floating point has no exact form in integers; the host computes it as the runtime does.
         return f"{op.what} in floating point: {op.why}"
@@ -43,13 +42,13 @@ def lower(graph: g.Graph, op: g.Operator, load: float = LOAD) -> Lowered | str:
     if any(graph.tensors[n].dtype != "int8" for n in (*reads, op.output)):
         return "operands are not int8"
     task = make(graph, op)
-    return task if isinstance(task, str) else lowered(task, load)
+    return task if isinstance(task, str) else lowered(task)
 
 
-def lowered(task: Task, load: float = LOAD) -> Lowered | str:
+def lowered(task: Task) -> Lowered | str:
     """As `lower`, of what an operator computes."""
     rule, one = task.rule, task.contraction
-    read = load * one.steps / one.places if one.places else 0.0
+    read = LOAD * one.steps / one.places if one.places else 0.0
     # A sum that wraps would make the threshold proof speak of other numbers.
     if rule.low.min() < INT32[0] or rule.high.max() > INT32[1]:
         return "its sums may wrap around int32"
