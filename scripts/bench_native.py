@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ from csp_embed.machine.load import load_isa
 from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import natural
 from csp_embed.ops.data import random_tensors
-from csp_embed.ops.deepbench import layer, layers
+from csp_embed.ops.deepbench import build as layer_operator
+from csp_embed.ops.deepbench import layers, record
+from csp_embed.ops.layer_list import read_layer_list
 from csp_embed.targets.source.toolchain.build import build_text
 from csp_embed.targets.source.toolchain.limit import bare_loop
 
@@ -65,7 +67,9 @@ def main() -> int:
         prog="scripts/bench_native", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("what", nargs="*", help="DeepBench ids, or all")
+    parser.add_argument(
+        "what", nargs="*", help="ids of layers, all, networks, or a JSON list of your own"
+    )
     parser.add_argument("--isa", default="x86_avx512_vnni", help="a machine that this CPU is")
     parser.add_argument("--rounds", type=int, default=7, help="turns (default 7)")
     parser.add_argument("--threads", type=int, default=1, help="of every library (default 1)")
@@ -81,15 +85,16 @@ def main() -> int:
         sys.path.append(options.peers)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.threads :])
     names = options.what or DEFAULT
-    names = [r["id"] for r in layers("all")] if list(names) == ["all"] else names
+    records = [r for name in names for r in _records(name)]
     known = _read(options.out) if options.out and Path(options.out).exists() else []
     done, begin, rows = {r["layer"] for r in known}, time.monotonic(), []
     isa = load_isa(options.isa)
     loop = bare_loop(isa)
-    for name in names:
+    for found in records:
+        name = found["id"]
         if name in done or time.monotonic() - begin > options.seconds:
             continue
-        row = measured(name, isa, loop, options.rounds, options.threads)
+        row = measured(found, isa, loop, options.rounds, options.threads)
         if "differs" in row:
             print(f"{name} DIFFERS: {row['differs']}")
             return 5
@@ -102,11 +107,17 @@ def main() -> int:
     return 0
 
 
+def _records(what: str) -> Sequence[Mapping[str, Any]]:
+    if what.endswith(".json"):
+        return read_layer_list(what)
+    return layers(what) if what in ("all", "conv", "gemm", "networks") else [record(what)]
+
+
 def measured(
-    name: str, isa: Isa, loop: tuple[Call, int], rounds: int, threads: int
+    layer: Mapping[str, Any], isa: Isa, loop: tuple[Call, int], rounds: int, threads: int
 ) -> dict[str, Any]:
     """The record of a layer. Units: seconds; giga-MACs a second."""
-    op = layer(name)
+    op, name = layer_operator(layer), layer["id"]
     kernel = compile_source(op, isa, {}, options=Options(threads=threads))
     tensors = random_tensors(op, 0)
     wrong = kernel.difference(tensors, kernel.native.run(tensors))
@@ -121,9 +132,8 @@ def measured(
     # With more threads every core has a limit of its own; memory they share.
     least = max(work / (threads * products / times["limit"][0]), times["sweep"][0])
     ours = times["ours"][0]
-    record = next(r for r in layers("all") if r["id"] == name)
     return {
-        "layer": name, "class": record["class"], "macs": work, "threads": threads,
+        "layer": name, "class": layer.get("class", op.name), "macs": work, "threads": threads,
         "seconds": ours, "spread": times["ours"][1], "gmacs": work / ours / 1e9,
         "limit_gmacs": work / least / 1e9, "share": least / ours,
         "memory_bound": least == times["sweep"][0], "kernel": kernel.ways(),
@@ -154,7 +164,7 @@ def _print(row: dict[str, Any]) -> None:
     absent = [n for n in PEERS if n not in row["peers"]]
     bound = " (memory)" if row["memory_bound"] else ""
     print(
-        f"{row['layer']:<9}{row['macs'] / 1e6:>9.1f} M{row['gmacs']:>8.1f} G/s"
+        f"{row['layer']:<20}{row['macs'] / 1e6:>9.1f} M{row['gmacs']:>8.1f} G/s"
         f" +-{row['spread']:.0%}  share {row['share']:.2f}{bound}{peers}"
         + (f"  absent: {', '.join(absent)}" if absent else "") + f"  {row['kernel']}",
         flush=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,20 +28,21 @@ def onnxruntime_call(op: Operator, tensors: dict[str, Any], threads: int) -> Cal
     session = onnxruntime.SessionOptions()
     session.log_severity_level = 3  # warnings about constants that a node does not use
     session.intra_op_num_threads, session.inter_op_num_threads = threads, 1
-    w, x = tensors[op.rhs.tensor] if op.rhs else None, _unsigned(op, tensors)
+    x = _unsigned(op, tensors)
     known = [numpy_helper.from_array(np.array(v, t), n) for n, v, t in (
         ("one", 1.0, np.float32), ("zx", 128, np.uint8), ("zw", 0, np.int8), ("zy", 128, np.uint8),
         ("scale", 64.0, np.float32))]  # fmt: skip
-    if op.name == "matmul":
-        known.append(numpy_helper.from_array(np.ascontiguousarray(w.T), "w"))
+    if op.name in ("matmul", "batch_matmul"):
+        # Transposed beforehand, activations too: less to do than we have.
+        w = np.ascontiguousarray(tensors[op.rhs.tensor].swapaxes(-1, -2))
+        known.append(numpy_helper.from_array(w, "w"))
         node = helper.make_node("MatMulInteger", ["x", "w", "zx", "zw"], ["y"])
         kind = TensorProto.INT32
-    elif (found := _convolution(op)) is not None:
-        stride, pad = found
-        known.append(numpy_helper.from_array(w, "w"))
+    elif (found := _window(op)) is not None:
+        known.append(numpy_helper.from_array(_weights(op, tensors, found), "w"))
         node = helper.make_node(
             "QLinearConv", ["x", "one", "zx", "w", "one", "zw", "scale", "zy"], ["y"],
-            strides=stride, pads=[*pad, *pad],
+            strides=found.stride, pads=found.pads, dilations=found.dilation, group=found.groups,
         )  # fmt: skip
         kind = TensorProto.UINT8
     else:
@@ -71,15 +73,20 @@ def torch_call(op: Operator, tensors: dict[str, Any], threads: int, engine: str)
     zero = 0 if (engine, op.name) == ("onednn", "matmul") else 128
     x = torch.from_numpy(_unsigned(op, tensors))
     x = torch._make_per_tensor_quantized_tensor(x, 1.0, zero)
-    weights = np.ascontiguousarray(tensors[op.rhs.tensor]) if op.rhs else None
-    w = torch._make_per_tensor_quantized_tensor(torch.from_numpy(weights), 1.0, 0)
+
+    def quantized(weights: Any) -> Any:
+        weights = torch.from_numpy(np.ascontiguousarray(weights))
+        return torch._make_per_tensor_quantized_tensor(weights, 1.0, 0)
+
     if op.name == "matmul":
+        w = quantized(tensors[op.rhs.tensor])
         packed = torch.ops.quantized.linear_prepack(w, torch.zeros(w.shape[0]))
         function = torch.ops.quantized.linear
-    elif (found := _convolution(op)) is not None:
-        stride, pad = found
-        bias = torch.zeros(w.shape[0])
-        packed = torch.ops.quantized.conv2d_prepack(w, bias, stride, pad, [1, 1], 1)
+    elif (found := _window(op)) is not None and found.even:
+        w = quantized(_weights(op, tensors, found))
+        packed = torch.ops.quantized.conv2d_prepack(
+            w, torch.zeros(w.shape[0]), found.stride, found.pads[:2], found.dilation, found.groups
+        )
         function = torch.ops.quantized.conv2d
     else:
         return None
@@ -102,11 +109,42 @@ def _unsigned(op: Operator, tensors: dict[str, Any]) -> Any:
     return (tensors[op.lhs.tensor].astype(np.int16) + 128).astype(np.uint8)
 
 
-def _convolution(op: Operator) -> tuple[list[int], list[int]] | None:
-    """(strides, pads), of a convolution with one group."""
-    if op.name != "conv2d" or op.notes.get("groups", 1) != 1:
+@dataclass(frozen=True)
+class _Window:
+    """stride, dilation: by rows and columns. pads: rows and columns in front, then behind."""
+
+    stride: list[int]
+    dilation: list[int]
+    pads: list[int]
+    groups: int
+
+    @property
+    def even(self) -> bool:
+        return self.pads[:2] == self.pads[2:]
+
+
+def _window(op: Operator) -> _Window | None:
+    """Of a two-dimensional convolution whose channels come before rows and columns."""
+    if op.name not in ("conv2d", "depthwise_conv2d") or op.notes.get("layout", "NCHW") != "NCHW":
         return None
-    rows, columns = op.lhs.index[2], op.lhs.index[3]
-    axes = dict(zip(("n", "k", "p", "q"), op.out_axes, strict=True))
-    stride = [rows.coef(axes["p"]), columns.coef(axes["q"])]
-    return stride, [-rows.const, -columns.const]
+    stride, dilation, before, behind = [], [], [], []
+    x = op.tensors[op.lhs.tensor]
+    assert op.rhs is not None
+    for index, out, tap, size in zip(
+        op.lhs.index[2:], op.out.index[2:], op.rhs.index[-2:], x.shape[2:], strict=True
+    ):
+        (o, _), (t, _) = *out.terms, *tap.terms
+        stride.append(index.coef(o))
+        dilation.append(index.coef(t))
+        before.append(-index.const)
+        last = sum(c * (op.axes[a] - 1) for a, c in index.terms)
+        # Behind the last index that a window meets; fewer than none is no padding.
+        behind.append(max(0, last + index.const - size + 1))
+    return _Window(stride, dilation, before + behind, op.notes.get("groups", 1))
+
+
+def _weights(op: Operator, tensors: dict[str, Any], window: _Window) -> Any:
+    """With a dimension for the channels of a group, which a depthwise filter leaves out."""
+    assert op.rhs is not None
+    w = tensors[op.rhs.tensor]
+    return w[:, None] if w.ndim == 3 and window.groups > 1 else w

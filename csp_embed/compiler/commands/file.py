@@ -27,7 +27,8 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge import commands as judge
 from csp_embed.judge.certify.certificate import Certificate
-from csp_embed.judge.certify.commands.certify import Claim, Stated, certify_commands
+from csp_embed.judge.certify.commands.certify import certify_commands
+from csp_embed.judge.certify.commands.stated import Claim, Stated
 from csp_embed.judge.embedding.certificate import check_certificate
 from csp_embed.machine.program_file import (
     isa_meta,

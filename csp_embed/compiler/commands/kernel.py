@@ -24,7 +24,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.reference import evaluate
 from csp_embed.report.kernel import proved
-from csp_embed.targets.commands.lower import CommandProgram
+from csp_embed.targets.commands.program import CommandProgram
 
 Array = NDArray[Any]
 # Point by point a step takes some milliseconds: beyond so many, all its points are done at once.

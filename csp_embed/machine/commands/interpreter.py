@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csp_embed.errors import SimError
-from csp_embed.machine.commands.code import Code, Names, code_of
+from csp_embed.machine.commands.code import Code, code_of
+from csp_embed.machine.commands.code_lines import Names
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.words import Decoded, decode, line
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from csp_embed.machine.commands.acts import Acts
-from csp_embed.machine.commands.code import Names, code_of
+from csp_embed.machine.commands.code import code_of
+from csp_embed.machine.commands.code_lines import Names
 from csp_embed.machine.commands.cycles import Cycles
 from csp_embed.machine.commands.roles import acts_of
 from csp_embed.machine.commands.spec import Bits, Command, CommandMachine, RowMemory, State

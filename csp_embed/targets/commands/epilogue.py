@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from csp_embed.errors import Infeasible
 from csp_embed.ir.operator import Operator, Step
 from csp_embed.machine.commands.acts import Param
-from csp_embed.machine.commands.code import FUNCTIONS
+from csp_embed.machine.commands.functions import FUNCTIONS
 from csp_embed.machine.commands.spec import CommandMachine
 from csp_embed.machine.commands.transfers import Transfer
 from csp_embed.targets.commands.rising import function_of, never_falls

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from csp_embed.machine.commands.tiles import Tile, operand_tiles
 from csp_embed.machine.commands.transfers import Transfer, drains, stored_from, transfers
 from csp_embed.machine.commands.words import encode
 from csp_embed.machine.spec import Isa
+from csp_embed.targets.commands.elements import Elements
 from csp_embed.targets.commands.epilogue import Epilogue, epilogue_of
 from csp_embed.targets.commands.extents import Cuts, Extents, extents_of
 from csp_embed.targets.commands.order import (
@@ -32,11 +33,11 @@ from csp_embed.targets.commands.order import (
     Steps,
     Table,
     Walk,
-    joint_values,
     order_of,
     walks,
 )
 from csp_embed.targets.commands.planner import Planner
+from csp_embed.targets.commands.program import CommandProgram
 from csp_embed.targets.commands.regions import Region, region
 from csp_embed.targets.commands.residence import Residence, pools_of, reside
 from csp_embed.targets.commands.turns import Turns
@@ -47,46 +48,6 @@ Array = NDArray[Any]
 MOST_STEPS = 2_000_000
 # Address 0 stays free, as on every machine here.
 FIRST_ADDRESS = 0x1000
-
-
-@dataclass(frozen=True)
-class CommandProgram:
-    """regions: operand ("lhs", "rhs", "dst", "add0", …, "constant") -> where it lies. moves: the
-    copies that bring it. words: the stream. loaded, stored: bytes that copies move. counts:
-    commands by name."""
-
-    embedding: Embedding
-    walk: Walk
-    epilogue: Epilogue
-    regions: Mapping[str, Region]
-    moves: Mapping[str, Transfer]
-    words: NDArray[np.uint64]
-    counts: Mapping[str, int]
-    steps: int
-    loaded: int
-    stored: int
-    cycles: float
-
-    def image(self, tensors: Mapping[str, Array]) -> list[tuple[int, NDArray[np.uint8]]]:
-        """Byte ranges of HOST before the run."""
-        found = []
-        for role, r in self.regions.items():
-            if role == "dst":
-                continue
-            if role == CONSTANT:
-                # Where sums begin with a constant, it lies in HOST like a tensor.
-                data = np.full(r.size // r.item, self.epilogue.offset, self.moves[role].dtype)
-                found.append((r.address, data.view(np.uint8)))
-                continue
-            tensor = np.asarray(tensors[r.place.layout.tensor])
-            # Tensors are added in front of the shift, so they are shifted up by it.
-            if role.startswith("add"):
-                tensor = tensor.astype(np.int64) << self.epilogue.shift
-                # The constant of the epilogue comes with the first tensor that sums begin with.
-                if role == "add0":
-                    tensor = tensor + self.epilogue.offset
-            found.append((r.address, r.image(tensor, self.moves[role].dtype)))
-        return found
 
 
 def lower(embedding: Embedding, isa: Isa, adds: Mapping[int, int]) -> CommandProgram:
@@ -207,12 +168,13 @@ class _Lowering:
                        whole=self.drain is not None)  # fmt: skip
         turns = Turns(self.machine, dims)
         whole = next(walks(e, slots["sums"]))
-        tables, live = self._tables(whole)  # all walks have the same parts
-        extents = self._extents(cuts, self._steps(order_of(whole), tables, live))
+        elements = Elements(e, self.regions)
+        tables, live = elements.tables(whole)  # all walks have the same parts
+        extents = self._extents(cuts, elements.steps(order_of(whole), tables, live))
         floor = turns.floor(extents)
         for walk in walks(e, slots["sums"], rows_fastest=turns.rows_fastest(extents)):
             order = order_of(walk)
-            steps = self._steps(order, tables, live)
+            steps = elements.steps(order, tables, live)
             lying = pools_of(steps.groups, pools, slots)
             extents = self._extents(cuts, steps)
             cost = turns.total(steps, extents)
@@ -281,57 +243,6 @@ class _Lowering:
             and self.tiles[role].memory == memory
         ]  # fmt: skip
         return max(groups)
-
-    def _index(self, role: str, at: Mapping[str, Array], n: int) -> Array:
-        """Indices in the region's box, [n, rank]. at: counter -> n values."""
-        layout, low = self.embedding.layouts[role], self.regions[role].place.low
-        # From the box's corner, as regions hold the box alone.
-        out = np.tile(np.array(layout.origin, np.int64) - np.array(low, np.int64), (n, 1))
-        for name, step in layout.step.items():
-            if any(step):
-                out += at[name][:, None] * np.array(step, np.int64)
-        return out.reshape(n, len(low))
-
-    def _tables(self, walk: Walk) -> tuple[dict[str, Table], tuple[Table, ...]]:
-        """(role -> number of its element, whether each factor has one there), by joint values of
-        the loops that move it."""
-        found: dict[str, Table] = {}
-        live: list[Table] = []
-        for role in self.embedding.layouts:
-            step = self.embedding.layouts[role].step
-            # Only loops that move an operand decide which element it is.
-            parts = tuple(
-                p for p in PARTS if any(any(step.get(c.name, ())) for c in walk.counters(p))
-            )
-            extents = tuple(walk.count(p) for p in parts)
-            index = self._index(role, joint_values(walk, parts), math.prod(extents))
-            r = self.regions[role]
-            outer, within = r.element(index)
-            entries = np.zeros(len(index), np.int64)
-            entries[:] = outer * r.blocks + within
-            found[role] = Table(parts, extents, entries)
-            if role in ("lhs", "rhs"):
-                shape = np.array(r.place.shape, np.int64)
-                # Outside of the grid nothing is multiplied: such steps are left out.
-                inside = ((index >= 0) & (index < shape)).all(axis=1)
-                live.append(Table(parts, extents, np.asarray(inside, np.int64)))
-        return found, tuple(live)
-
-    def _steps(self, order: Order, tables: Mapping[str, Table], live: Sequence[Table]) -> Steps:
-        # A sum of nothing is made by the constant that it begins with.
-        taken = np.ones(int(order.ends[-1]), bool)
-        for t in live:
-            taken &= t.of(order.at) > 0
-        at = {p: x[taken] for p, x in order.at.items()}
-        ends = np.concatenate([[0], np.cumsum(taken)])[order.ends]
-        flat = {r: tables[r].of(at) for r in ("dst", "lhs", "rhs")}
-        # A group is what one copy brings: factors of one group are loaded together.
-        groups = {}
-        for r in ("lhs", "rhs"):
-            reg = self.regions[r]
-            outer, within = np.divmod(flat[r], reg.blocks)
-            groups[r] = outer * -(-reg.blocks // reg.group) + within // reg.group
-        return Steps(flat["dst"], flat["lhs"], flat["rhs"], groups, tuple(ends.tolist()))
 
     def _emitted(
         self, walk: Walk, order: Order, steps: Steps, extents: Extents, residence: Residence,

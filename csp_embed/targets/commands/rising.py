@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_embed.machine.commands.code import FUNCTIONS
+from csp_embed.machine.commands.functions import FUNCTIONS
 
 Array = NDArray[Any]
 _RISING = {"float32", "rint"}  # functions of one value

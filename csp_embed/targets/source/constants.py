@@ -50,8 +50,16 @@ def _corrected(program: SourceProgram, isa: Isa, data: Mapping[str, Array]) -> A
     element = _summed_lanes(data[signed.buffer].reshape(-1, *signed.lanes), signed, isa)
     sums = element[at // signed.lane_count]
     reduced = tuple(range(len(free), len(order)))
-    total = -program.places[unsigned].offset * sums.sum(axis=reduced)
-    return total.astype(np.int32).reshape(-1)
+    total = []
+    for window in [None] if program.cut is None else program.cut.windows:
+        taps = [slice(None)] * len(order)
+        # Steps that are left out are not corrected.
+        if program.cut is not None and window is not None and program.cut.reduced is not None:
+            begin, count = window
+            name = program.cut.reduced
+            taps[[c.name for c in order].index(name)] = slice(begin, begin + count)
+        total.append(-program.places[unsigned].offset * sums[tuple(taps)].sum(axis=reduced))
+    return np.stack(total).astype(np.int32).reshape(-1)
 
 
 def _summed_lanes(elements: Array, place: Place, isa: Isa) -> Array:

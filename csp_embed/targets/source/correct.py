@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source import tiles
+from csp_embed.targets.source.live import Live
 from csp_embed.targets.source.nest import Address, Block, Call, Loop, Node, Sum
 from csp_embed.targets.source.places import Place
 
@@ -23,13 +24,25 @@ SUMS = 4  # at once; three registers more must be left
 
 @dataclass(frozen=True)
 class Correction:
-    """signed: the factor whose sums count. at: where the first value of a sum lies, by counters;
-    elements: values in the buffer. nest: what computes them."""
+    """signed: the factor whose sums count. at: where the first value of a sum lies, by counters,
+    in the corrections of the first window of taps; size: values of each window; elements: of all.
+    nest: what computes them."""
 
     signed: str
     at: Sum
+    size: int
     elements: int
     nest: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Where the corrections of a window of taps go; how many taps, and what the loop over them
+    binds their counter to (nothing: all of them)."""
+
+    into: Sum
+    taps: int
+    bound: Mapping[str, Sum]
 
 
 def correction(
@@ -38,8 +51,9 @@ def correction(
     places: Mapping[str, Place],
     unsigned: str,
     names: Mapping[str, str],
+    cut: Live | None = None,
 ) -> Correction:
-    """names: counter -> loop variable."""
+    """names: counter -> loop variable. cut: steps that are left out, and so not corrected."""
     program = isa.program
     assert program is not None
     signed = "rhs" if unsigned == "lhs" else "lhs"
@@ -72,8 +86,11 @@ def correction(
 
     get, get_unit = gets[signed], gets[unsigned]
 
-    def block(bound: list[Mapping[str, Sum]]) -> Node:
+    shortened = None if cut is None else cut.reduced
+
+    def block(window: _Window, given: list[Mapping[str, Sum]]) -> Node:
         """Several sums at once: each waits for its last step."""
+        bound = [{**window.bound, **b} for b in given]
         sums = [f"acc_{n}" for n in range(len(bound))]
         # Counters that do not move the signed factor count its element again in all their values.
         inner: tuple[Node, ...] = tuple(
@@ -92,7 +109,8 @@ def correction(
         )  # fmt: skip
         # The same reduced loops as the kernel's: what is summed there is summed here.
         for c in reversed([c for c in embedding.counters if c.reduced]):
-            inner = (Loop(names[c.name], c.extent, inner, rolled=True),)
+            count = window.taps if c.name == shortened else c.extent
+            inner = (Loop(names[c.name], count, inner, rolled=True),)
         apart = results.name != dst.name
         end: list[Node] = []
         for acc, b in zip(sums, bound, strict=True):
@@ -101,11 +119,12 @@ def correction(
             if apart:
                 end.append(call("convert", {"dst": made, "source": acc}, dst=results.name,
                                 source=dst.name))  # fmt: skip
+            into = named(at.plus(window.into), b)
             end += [
                 # Times -1: it is taken off where sums begin.
                 call("map", {"dst": made, "other": "minus_0"}, dst=results.name,
                      other=results.name, function="mul"),
-                call("copy_out", {"dst": made, "address": Address(BUFFER, named(at, b)),
+                call("copy_out", {"dst": made, "address": Address(BUFFER, into),
                                   "count": lanes}, dst=results.name, address="int32"),
             ]  # fmt: skip
         extra = [(results.name, "result_0")] if apart else []
@@ -123,25 +142,41 @@ def correction(
             ),
         )  # fmt: skip
 
-    body: tuple[Node, ...] = (block([{}]),)
-    if free:
-        last = free.pop()
-        # Registers of all roles may be of one file: three others, and two for the C compiler.
-        at_once = max(1, min(SUMS, *(
-            (program.file(s.memory).count - 5) // program.takes.get(s.memory, 1)
-            for s in contract.slots
-        )))  # fmt: skip
-        whole, rest = divmod(last.extent, at_once)
-        var = names[last.name]
-        body = ()
-        if whole:
-            together: list[Mapping[str, Sum]] = [
-                {last.name: Sum(j, ((var, at_once),))} for j in range(at_once)
-            ]
-            # Whole groups in a loop, the ragged rest behind it.
-            body += (Loop(var, whole, (block(together),)),)
-        if rest:
-            body += (block([{last.name: Sum(whole * at_once + j)} for j in range(rest)]),)
-    for c in reversed(free):
-        body = (Loop(names[c.name], c.extent, body),)
-    return Correction(signed, at, size, body)
+    def nest(window: _Window) -> tuple[Node, ...]:
+        around = list(free)
+        body: tuple[Node, ...] = (block(window, [{}]),)
+        if around:
+            last = around.pop()
+            # Registers of all roles may be of one file: three others, and two for the C compiler.
+            at_once = max(1, min(SUMS, *(
+                (program.file(s.memory).count - 5) // program.takes.get(s.memory, 1)
+                for s in contract.slots
+            )))  # fmt: skip
+            whole, rest = divmod(last.extent, at_once)
+            var = names[last.name]
+            body = ()
+            if whole:
+                together: list[Mapping[str, Sum]] = [
+                    {last.name: Sum(j, ((var, at_once),))} for j in range(at_once)
+                ]
+                # Whole groups in a loop, the ragged rest behind it.
+                body += (Loop(var, whole, (block(window, together),)),)
+            if rest:
+                left = [{last.name: Sum(whole * at_once + j)} for j in range(rest)]
+                body += (block(window, [*left]),)
+        for c in reversed(around):
+            body = (Loop(names[c.name], c.extent, body),)
+        return body
+
+    # One set of corrections for each window of taps, one behind the other.
+    windows = [_Window(Sum(), 0, {})]
+    if cut is not None:
+        windows = [
+            _Window(
+                Sum(number * size), taps,
+                {} if shortened is None else {shortened: Sum(begin, ((names[shortened], 1),))},
+            )
+            for number, (begin, taps) in enumerate(cut.windows)
+        ]  # fmt: skip
+    nodes = tuple(node for window in windows for node in nest(window))
+    return Correction(signed, at, size, size * len(windows), nodes)

@@ -15,6 +15,7 @@ import numpy as np
 from csp_embed.ir.embedding import Embedding
 from csp_embed.machine.spec import Isa
 from csp_embed.targets.source import output
+from csp_embed.targets.source.live import live
 from csp_embed.targets.source.lower import places_of
 from csp_embed.targets.source.places import Place
 from csp_embed.targets.source.streams import LANES, Margin, Results, Streams, results_of, streams_of
@@ -76,7 +77,10 @@ def priced(embedding: Embedding, isa: Isa, tiling: Tiling) -> Price:
     caches = isa.program.caches
     # What leaves the last cache is fetched again, at memory's rate.
     beyond = max(0, moved - caches[-1].size) * BEYOND if caches else 0.0
-    return Price(tiling.cycles, pack + beyond, unpack, correct)
+    cut = live(embedding, tiling)
+    # What begins and ends a sum is counted as its steps are: close enough to rank by.
+    sums = tiling.cycles if cut is None else tiling.cycles * cut.share
+    return Price(sums, pack + beyond, unpack, correct)
 
 
 def _packed(place: Place, s: Streams | None) -> float:

@@ -104,8 +104,8 @@ def test_a_kernel_is_certified():
 
 def test_a_changed_text_is_refused():
     kernel = compile_source(CONV, plain_machines.machine("scalar"), {})
-    assert "lhs_ + 8" in kernel.text
-    text = kernel.text.replace("lhs_ + 8", "lhs_ + 7", 1)
+    assert "lhs_ + 72" in kernel.text
+    text = kernel.text.replace("lhs_ + 72", "lhs_ + 71", 1)
     found = replace(kernel, file=replace(kernel.file, text=text)).certify()
     assert found.problems == ("text: it is not what the embedding and the tile give",)
 
@@ -115,11 +115,11 @@ def test_an_error_of_the_writer_shows_in_the_sums(monkeypatch):
 
     def wrong_write(*arguments):
         file = write(*arguments)
-        return replace(file, text=file.text.replace("lhs_ + 8", "lhs_ + 7", 1))
+        return replace(file, text=file.text.replace("lhs_ + 72", "lhs_ + 71", 1))
 
     kernel = compile_source(CONV, plain_machines.machine("scalar"), {})
-    assert "lhs_ + 8" in kernel.text
-    changed = kernel.text.replace("lhs_ + 8", "lhs_ + 7", 1)
+    assert "lhs_ + 72" in kernel.text
+    changed = kernel.text.replace("lhs_ + 72", "lhs_ + 71", 1)
     kernel = replace(kernel, file=replace(kernel.file, text=changed))
     monkeypatch.setattr(certifying_source, "write", wrong_write)
     found = kernel.certify()

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from csp_embed.machine.commands.code import Names, code_of
+from csp_embed.machine.commands.code import code_of
+from csp_embed.machine.commands.code_lines import Names
 from csp_embed.targets.commands.residence import pools_of, reside
 
 

@@ -7,11 +7,8 @@ program it knows words, HOST before the run, where the result lies, and what its
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +21,7 @@ from csp_embed.judge.certify.certificate import ASSUMED, Certificate, Part
 from csp_embed.judge.certify.commands.memory import Host
 from csp_embed.judge.certify.commands.points import Broken, Undecided
 from csp_embed.judge.certify.commands.run import Function, Runner
+from csp_embed.judge.certify.commands.stated import Stated
 from csp_embed.judge.certify.commands.steps import equal_everywhere, span_of, span_of_steps
 from csp_embed.judge.certify.compare import step_range, sum_range
 from csp_embed.judge.certify.field import P, Values, add, mul, number
@@ -33,46 +31,6 @@ from csp_embed.machine.spec import Isa
 
 Array = NDArray[Any]
 _LOW, _HIGH = -(1 << 31), (1 << 31) - 1
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Items of HOST from `address` on: item k is scale * tensor[which[k]] + offset, flat; where
-    which[k] is -1 it is the file's own bytes."""
-
-    tensor: str
-    address: int
-    dtype: str
-    which: NDArray[np.int64]
-    scale: int = 1
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What a program of commands states. places: address of each element of the result. offset:
-    what its stores are told to get beside the sums. tensors: the file's own values."""
-
-    words: NDArray[np.uint64]
-    before: Sequence[tuple[int, NDArray[np.uint8]]]
-    places: NDArray[np.int64]
-    claims: Sequence[Claim]
-    offset: int
-    tensors: Mapping[str, Array]
-
-    def digest(self, op: Operator) -> str:
-        """SHA-256 of all that is judged."""
-        found = hashlib.sha256(np.ascontiguousarray(self.words).tobytes())
-        for address, data in self.before:
-            found.update(f"{address} {len(data)};".encode())
-            found.update(np.ascontiguousarray(data).data)
-        found.update(np.ascontiguousarray(self.places).data)
-        for c in self.claims:
-            said = [c.tensor, c.address, c.dtype, c.scale, c.offset, len(c.which)]
-            found.update(json.dumps(said).encode())
-            found.update(np.ascontiguousarray(c.which).data)
-        found.update(f"{self.offset};{op.text()}".encode())
-        return found.hexdigest()
 
 
 def certify_commands(
@@ -140,7 +98,7 @@ class _Proof:
 
     def parts(self) -> list[Part]:
         """frame, sums, epilogue, example; those behind one that does not hold are left out."""
-        example = self._example()
+        example = Part("example", self.stated.example_problems(self.op), self.stated.named)
         found: list[Part] = []
         for n in range(self.rounds):
             found = self._round(n)
@@ -191,6 +149,7 @@ class _Proof:
             values = self._elements(symbols, c.tensor)
             if c.which.size and (c.which.max() >= len(values) or c.which.min() < -1):
                 raise Broken(f"a claim names an element that {c.tensor} does not have")
+            c.check_fits(self.op)
             picked = mul(values[np.maximum(c.which, 0)], number(c.scale))
             host.claim(c.address, c.dtype, c.which >= 0, add(picked, number(c.offset)))
         runner = Runner.of(machine, self.isa.dims, host)
@@ -314,33 +273,7 @@ class _Proof:
             return "", f"the sum with {offset} is stored as it is"
         return equal_everywhere(store, formula, low, high, 8 * size)
 
-    def _example(self) -> Part:
-        """The file's own values lie in HOST as its claims say."""
-        bad: list[str] = []
-        for c in self.stated.claims:
-            known = self.op.values.get(c.tensor, self.stated.tensors.get(c.tensor))
-            data = next((d[c.address - a :] for a, d in self.stated.before
-                         if a <= c.address < a + len(d)), None)  # fmt: skip
-            if known is None or data is None:
-                bad.append(f"{c.tensor} is claimed at {c.address:#x}, and the file lacks it")
-                continue
-            item = np.dtype(c.dtype).itemsize
-            raw = np.ascontiguousarray(data[: len(c.which) * item])
-            if len(raw) < len(c.which) * item:
-                bad.append(f"{c.tensor} is claimed at {c.address:#x} beyond the file's bytes")
-                continue
-            held = raw.view(np.dtype(c.dtype).newbyteorder("<")).astype(np.int64)
-            inside = c.which >= 0
-            flat = np.asarray(known).reshape(-1).astype(np.int64)
-            if not np.array_equal(held[inside], flat[c.which[inside]] * c.scale + c.offset):
-                bad.append(f"{c.tensor} at {c.address:#x} does not lie as the claims say")
-        names = ", ".join(dict.fromkeys(c.tensor for c in self.stated.claims))
-        return Part("example", tuple(bad), f"tensors {names} lie in HOST as the claims say")
-
     def _name(self, flat: int) -> str:
         shape = self.op.tensors[self.op.out.tensor].shape
         index = np.unravel_index(flat, shape) if shape else ()
         return f"{self.op.out.tensor}[{','.join(str(int(i)) for i in index)}]"
-
-
-__all__ = ["Claim", "Stated", "certify_commands"]
