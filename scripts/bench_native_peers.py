@@ -137,9 +137,12 @@ def _window(op: Operator) -> _Window | None:
         stride.append(index.coef(o))
         dilation.append(index.coef(t))
         before.append(-index.const)
-        last = sum(c * (op.axes[a] - 1) for a, c in index.terms)
-        # Behind the last index that a window meets; fewer than none is no padding.
-        behind.append(max(0, last + index.const - size + 1))
+        span = index.coef(t) * (op.axes[t] - 1) + 1
+        # Rows that no window meets belong to no result: the same padding behind does as well.
+        if (size - 2 * index.const - span) // index.coef(o) + 1 == op.axes[o]:
+            behind.append(-index.const)
+        else:
+            behind.append(max(0, index.coef(o) * (op.axes[o] - 1) + span + index.const - size))
     return _Window(stride, dilation, before + behind, op.notes.get("groups", 1))
 
 
