@@ -63,7 +63,7 @@ def test_the_page(
     assert printed == [(d["name"], d["where"], str(d["macs"]), "0") for d in document["layers"]]
     assert document["one_program"]
     assert document["macs_on_accelerator"] == document["macs"]
-    assert "sequence: points: equal for every sum" in got["explain", "conv2"].out
+    assert "sequence: terms: equal for every sum" in got["explain", "conv2"].out
     assert "softmax" in got["explain", "y_QuantizeLinear"].out.lower()
     assert "values: equal" in got["simulate", "net.npz"].out
     assert "net.npz: ok" in got["check", "net.npz"].out

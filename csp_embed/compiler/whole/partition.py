@@ -83,6 +83,8 @@ class _Draft:
         moving = {o.output: o for o in self.graph.operators if isinstance(o, MOVES)}
         size = {n: self.graph.tensors[of[n].root].elements for n in op.inputs if n in moving}
         found = [moving[n] for n in size if not of[n].plain(size[n])]
+        # A flattened image in its own order may still lie in other lanes than the layer reads.
+        found += [moving[n] for n in size if moving[n] not in found]
         if found:
             # Stored in its own order; a chain of views from its last one on.
             self.store(found[0], f"{name} cannot read its elements where they lie")

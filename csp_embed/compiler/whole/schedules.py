@@ -38,7 +38,8 @@ WALKS = 6  # schedules of a layer that are tried behind the layer before it
 class Layer:
     """One layer of a segment: schedule with the pitches of its homes; x, dst: numbers of those
     regions; alone: cycles of its program by itself; others: schedules that are nearly as good and
-    walk its results in another order, each with its cycles."""
+    walk its results in another order, each with its cycles; ahead: loads of constants that come
+    before its activations, beside those of its first product."""
 
     site: Site
     choice: Choice
@@ -47,6 +48,7 @@ class Layer:
     dst: int
     alone: int | None
     others: tuple[tuple[Schedule, int], ...] = ()
+    ahead: int = 0
 
 
 class Scheduler:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,13 @@ from csp_embed.ir.schedule import Schedule
 from csp_embed.machine.costs import Costs
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import encode
+from csp_embed.sim.cycles.engine import Engine
 from csp_embed.targets.stream.building.link import Linked, Part, link
+from csp_embed.targets.stream.building.sides import apart
 from csp_embed.targets.stream.lower import Lowered, lower
 
 Bytes = NDArray[np.uint8]
+AHEAD = (3, 12)  # loads of constants that may come before a layer's activations
 
 
 class Unfit(Infeasible):
@@ -134,11 +138,7 @@ def _linked(
     linked, lowered = there.joined(layers, isa)
     # Known only now, as micro-ops are shared between layers.
     if there.uops + lowered.uop_words.nbytes > 1 << isa.limits.dram_bits:
-        raise InputError(
-            f"the network needs {there.uops + lowered.uop_words.nbytes:,} bytes of device memory",
-            why=f"{isa.name} addresses {1 << isa.limits.dram_bits:,}",
-            hint="build a part of the network, or a smaller one",
-        )
+        raise _too_large(layers, there, lowered.uop_words.nbytes, isa)
     sizes = {life.name: life.size for life in there.lives}
     # Instruction numbers of the joined stream: that is what a run stops at.
     ends = tuple(int(lowered.ends[n - 1]) for n in linked.ends)
@@ -146,6 +146,35 @@ def _linked(
         isa, layers, written, wanted, chosen, there.memory, there.lives, there.start, sizes,
         there.held, linked.schedule, lowered, encode(isa, lowered.stream), ends,
     )  # fmt: skip
+
+
+def _too_large(layers: Sequence[Layer], there: _Placed, uops: int, isa: Isa) -> InputError:
+    """Names the layer that takes most, and where the network could be cut."""
+    limit = 1 << isa.limits.dram_bits
+    own = [sum(len(there.held[a]) for a in mine.values()) for mine in there.where]
+    # Its activations live while it runs; constants all the time.
+    live = [
+        sum(life.size for life in there.lives if life.first <= n <= life.last)
+        for n in range(len(layers))
+    ]
+    n = max(range(len(layers)), key=lambda n: own[n] + live[n])
+    name = layers[n].site.op.name
+    hint = f"{name} alone is too large: fewer channels, a smaller image, or a plan that leaves it"
+    hint += f" to a CPU (csp-embed partition MODEL --platform FILE --fix '{name}=DEVICE')"
+    if own[n] + live[n] <= limit and len(layers) > 1:
+        # Where half of the constants are behind.
+        half = next(n for n, done in enumerate(accumulate(own)) if 2 * done >= sum(own))
+        at = min(half, len(layers) - 2)
+        hint = f"build two models, cut at the tensor {layers[at].site.op.output!r}, as ONNX"
+        hint += " with onnx.utils.extract_model; or one of smaller layers"
+    return InputError(
+        f"the network needs {there.uops + uops:,} bytes of device memory",
+        where=name,
+        why=f"{isa.name} addresses {limit:,}; constants take {sum(own):,}, activations"
+        f" {there.memory.height:,}, micro-ops {uops:,}; of the layers, {name} takes most:"
+        f" {own[n]:,} of constants, {live[n]:,} of activations while it runs",
+        hint=hint,
+    )
 
 
 @dataclass(frozen=True)
@@ -165,11 +194,12 @@ class _Placed:
     def joined(self, layers: Sequence[Layer], isa: Isa) -> tuple[Linked, Lowered]:
         """The layers as one schedule, and its stream."""
         parts: list[Part] = []
-        for layer, mine in zip(layers, self.where, strict=True):
-            schedule, x, dst = placed(layer, self.start, isa)
+        schedules = apart([layer.schedule for layer in layers], isa)
+        for layer, own, mine in zip(layers, schedules, self.where, strict=True):
+            schedule, x, dst = placed(replace(layer, schedule=own), self.start, isa)
             address = [mine.get(n, 0) for n in range(len(schedule.regions))]
             address[layer.x], address[layer.dst] = x, dst
-            parts.append(Part(schedule, tuple(address)))
+            parts.append(Part(schedule, tuple(address), layer.ahead))
         linked = link(parts, isa, self.shared)
         return linked, lower(linked.schedule, isa, placed=(linked.address, self.uops))
 
@@ -211,18 +241,32 @@ def _adapted(layers: Sequence[Layer], isa: Isa, costs: Costs) -> tuple[Layer, ..
     out = [*layers[:1]]
     for layer in layers[1:]:
         offers = [layer] + [replace(layer, schedule=s, alone=c) for s, c in layer.others]
-        if engine is not None and len(offers) > 1:
-            totals: list[int] = []
-            for offer in offers:
-                pair = (out[-1], offer)
-                outputs = frozenset(one.site.root for one in pair)
-                read = frozenset(r for one in pair for r in one.site.roots) - outputs
-                # Both alone, in one program: enough to see who waits for whom.
-                _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
-                totals.append(engine.total(lowered.stream))
-            layer = offers[totals.index(min(totals))]
+        if engine is not None:
+            layer, least = _quickest(out[-1], offers, engine, isa)
+            # Weights beyond the first ones may come while the layer before computes, or keep its
+            # activations waiting.
+            early, cycles = _quickest(
+                out[-1], [replace(layer, ahead=n) for n in AHEAD], engine, isa
+            )
+            layer = early if cycles < least else layer
         out.append(layer)
     return tuple(out)
+
+
+def _quickest(
+    before: Layer, offers: Sequence[Layer], engine: Engine, isa: Isa
+) -> tuple[Layer, int]:  # fmt: skip
+    """Of a layer's forms the one that takes the fewest cycles behind another layer, and these."""
+    totals: list[int] = []
+    for offer in offers:
+        pair = (before, offer)
+        outputs = frozenset(one.site.root for one in pair)
+        read = frozenset(r for one in pair for r in one.site.roots) - outputs
+        # Both alone, in one program: enough to see who waits for whom.
+        _, lowered = _place(pair, read, outputs, isa).joined(pair, isa)
+        totals.append(engine.total(lowered.stream))
+    n = totals.index(min(totals))
+    return offers[n], totals[n]
 
 
 def agreeing(sites: Sequence[Site], choices: Sequence[Sequence[Choice]]) -> int:

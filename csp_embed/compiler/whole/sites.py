@@ -326,13 +326,17 @@ def price_of(e: Embedding, made: Lowered, isa: Isa, costs: Costs, role: str) -> 
     their sum."""
     # Rounds beyond the first make the products again, in part where constants are 0.
     more = passes(e, made, isa) - 1
-    steps = sum(len(s) for s in made.rounds)
+    # What a tensor has for each lane takes longer than an immediate.
+    steps = sum(
+        costs.immediate_step if s.access is None else costs.tensor_step
+        for each in made.rounds for s in each
+    )  # fmt: skip
     other = next((r for r in ("lhs", "rhs") if r != role), "rhs")
     # What is kept takes a reset and a tensor step, adding it again another one.
     again = (
         len(made.kept) * (costs.reset_step + costs.tensor_step) + made.copies * costs.tensor_step
     )
-    compute = e.cost["compute_cycles"] + (costs.step * steps + again) * e.cost["vectors"]
+    compute = e.cost["compute_cycles"] + (steps + again) * e.cost["vectors"]
     compute += costs.step * more * e.cost["steps"]
     # Constants of further rounds are loaded too, unless they are the same.
     constants = 0.0 if made.repeats else more * e.cost.get(f"{other}_bytes", 0.0)

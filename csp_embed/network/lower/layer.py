@@ -22,7 +22,9 @@ from csp_embed.network.lower.thresholds import rule_of
 from csp_embed.network.quantised import graph as g
 from csp_embed.ops import conv2d, depthwise_conv2d, matmul
 
-LANES = 16  # products of a usual step: only ranks recipes, cycles are measured
+# Both only rank recipes; cycles are measured.
+LANES = 16  # products of a usual step
+LOAD = 32.0  # cycles that the 16 x 16 factors of a step take, at 8 bytes a cycle
 
 
 def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
@@ -46,12 +48,13 @@ def lower(graph: g.Graph, op: g.Operator) -> Lowered | str:
 def lowered(task: Task) -> Lowered | str:
     """As `lower`, of what an operator computes."""
     rule, one = task.rule, task.contraction
+    read = LOAD * one.steps / one.places if one.places else 0.0
     # A sum that wraps would make the threshold proof speak of other numbers.
     if rule.low.min() < INT32[0] or rule.high.max() > INT32[1]:
         return "its sums may wrap around int32"
-    found, refused = task.recipes or recipes(rule, one.weights, one.bias, one.steps)
+    found, refused = task.recipes or recipes(rule, one.weights, one.bias, one.steps, read)
     # The cheapest first; one whose digits or sums do not fit leaves the place to the next.
-    for recipe in sorted(found, key=lambda r: r.extra(one.steps)):
+    for recipe in sorted(found, key=lambda r: r.price(one.steps, read)):
         copies = recipe.copies(one.steps)
         made = contracted(one, recipe, rule.clamp, copies)
         if isinstance(made, str):
@@ -137,7 +140,8 @@ def _contraction(
     # Depthwise products do not fill lanes: each takes a step.
     steps = flat.shape[1] if base.name.startswith("depthwise") else math.ceil(flat.shape[1] / LANES)
     # sum (x - zx) w = sum x w - zx sum w: the zero point goes into the bias.
-    one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps)
+    one = Contraction(base, flat, place, "w", bias - x.zero * flat.sum(axis=1), steps,
+                      places=y.elements // len(flat))  # fmt: skip
     proved = f"at all {op.clamp[1] - op.clamp[0]} thresholds"
     return Task(one, rule, (source,), operand, arrange, x.zero, proved)
 

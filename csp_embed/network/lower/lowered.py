@@ -80,7 +80,8 @@ class Contraction:
     weights: [channels, products] as in the rule's sums. place: weights of that form as the
     formula's constant. name: of that constant. bias: added to the products, by channel. steps: of
     the machine that one vector's products take, about. turns: of each round, its own weights, where
-    they are no digits of one."""
+    they are no digits of one. places: results of one channel, for all of which
+    its weights are loaded once; none: so many that loads do not count."""
 
     base: Operator
     weights: Ints
@@ -89,6 +90,7 @@ class Contraction:
     bias: Ints
     steps: int
     turns: tuple[Ints, ...] = ()
+    places: int | None = None
 
 
 def contracted(task: Contraction, recipe: Recipe, clamp: Pair, copies: int) -> Made | str:

@@ -16,6 +16,7 @@ WIDE = np.int64(1) << 56
 # After a shift right by 31: minus 2^30 or 0, which the lane's shift brings down to minus 2^k.
 LANES: Steps = (("shr", -30), ("sign_lanes", 0))
 KEEP, ADD = 3, 2  # cycles: reset and add to the copy; add it back
+PLAIN = 4  # cycles of a vector beside its products: reset, bias, shift, clip
 COPY = 6  # cycles: reset, add to the copy, add it back, and a constant
 
 
@@ -198,6 +199,13 @@ class Recipe:
             again = self.rounds - 1  # each place but one is read twice, and no others
         return again + steps + lanes
 
+    def price(self, products: float, read: float) -> float:
+        """Cycles a vector. read: what loading the factors of one round takes of them: a layer of
+        few results for each factor waits for digits more than for steps."""
+        loaded = read * (1 if self.repeats else self.rounds - self.copies(products))
+        # Loads and steps overlap; of equals, the one that loads less.
+        return max(products + PLAIN + self.extra(products), loaded) + loaded / 32
+
     def copies(self, products: float) -> int:
         """Rounds that take a copy of the sums, where that is cheaper than making them again."""
         if self.kept:
@@ -212,7 +220,8 @@ class Recipe:
 class Search:
     """What recipes are looked for. first: the rule's thresholds. weights: [channels, products].
     bias: what is added to the products on the machine, by channel, beside a recipe's offsets.
-    steps: of the machine that one vector's products take, about."""
+    steps: of the machine that one vector's products take, about. read: cycles a vector that loading
+    the factors of one round takes."""
 
     rule: Rule
     first: Ints
@@ -220,6 +229,7 @@ class Search:
     bias: Ints
     live: np.ndarray
     steps: float
+    read: float = 0.0
 
     def recipe(
         self, name: str, factor: Ints, offsets: tuple[Ints, ...], between: tuple[Steps, ...],

@@ -32,7 +32,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from csp_embed.network.lower.recipe import LANES, Recipe, Search, Steps
+from csp_embed.network.lower.recipe import LANES, PLAIN, Recipe, Search, Steps
 from csp_embed.network.lower.recipes_digits import digits, parity, signed
 from csp_embed.network.lower.recipes_points import points
 from csp_embed.network.lower.recipes_terms import LEAST, terms
@@ -40,15 +40,16 @@ from csp_embed.network.lower.thresholds import Ints, Rule, thresholds
 
 
 def recipes(
-    rule: Rule, weights: Ints, bias: Ints, steps: float | None = None
+    rule: Rule, weights: Ints, bias: Ints, steps: float | None = None, read: float = 0.0
 ) -> tuple[list[Recipe], list[str]]:
     """(the exact ones, for each other kind why it is not taken). weights: [channels, products];
     bias: what the machine adds to the products, by channel: acc is both together. steps: of the
-    machine that one vector's products take; none: sixteen products each."""
+    machine that one vector's products take; none: sixteen products each. read: cycles a vector
+    that loading the factors of one round takes."""
     first = thresholds(rule)
     # A channel whose value never steps needs no products at all.
     live = np.asarray(((first > rule.low[:, None]) & (first <= rule.high[:, None])).any(axis=1))
-    task = Search(rule, first, weights, bias, live, steps or -(-weights.shape[1] // 16))
+    task = Search(rule, first, weights, bias, live, steps or -(-weights.shape[1] // 16), read)
     found: list[Recipe] = []
     reasons: list[str] = []
     # Beyond int8 a factor needs digits anyway.
@@ -193,7 +194,8 @@ def _idle(
         return wide
     if not found:
         return make is signed and task.rule.even
-    best = min(r.extra(task.steps) for r in found)
+    # Beyond one round of products, loads of factors included.
+    best = min(r.price(task.steps, task.read) for r in found) - task.steps - PLAIN
     if make is terms:
         return best <= LEAST
     if make is points:

@@ -135,7 +135,8 @@ def coarse_of(task: Search) -> Coarse:
     while True:
         amount = next(amounts(task, count))
         factor = np.rint(rule.slope * 2.0**amount).astype(np.int64)
-        off = np.abs(factor / (rule.slope * 2.0**amount) - 1)[live] * far
+        # Of live channels: others may have no slope.
+        off = np.abs(factor[live] / (rule.slope * 2.0**amount)[live] - 1) * far
         # Three digits are taken as they are: more would only cost rounds.
         if off.max(initial=0.0) < 0.25 or count == 3:
             origin = np.broadcast_to(np.asarray(rule.origin, float), factor.shape)

@@ -44,6 +44,7 @@ MOST_HITS = 96
 HIT = 10  # cycles a vector
 LEAST = 20  # cycles a vector, below which there is none to be expected
 FEW = 8  # bits of room, with which nothing is gained by clipping
+STEEP = 256
 SLACK = 64  # sums below the first level that are left as they are: hits lie there
 _Kind = Literal["one", "sign", "odd"]
 _TELLING: tuple[tuple[_Kind, int], ...] = (("one", 0), ("odd", 18))  # and about what it costs
@@ -54,6 +55,9 @@ def terms(task: Search) -> Recipe | str:
     live = np.flatnonzero(task.live)
     if not live.size or (task.rule.slope[live] <= 0).any():
         return "terms: it has no slope"
+    # From one sum to the next it passes all stored values; windows are numbers of 64 bits.
+    if task.rule.slope[live].max() >= STEEP:
+        return f"terms: a multiplier of {STEEP} or more"
     plain = _of_room(task, live, False)
     if isinstance(plain, Recipe) and _room(task, live, *_ends(task, live, False)) >= FEW:
         return plain

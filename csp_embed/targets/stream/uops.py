@@ -4,7 +4,8 @@ Takes: the lists in order of use.  Leaves: unique words in DRAM, per list an add
 loads to do before a use.
 A list that stands inside another one is shared. Where all fit, each is loaded once, several by one
 instruction in order of first use; otherwise the lists that come back most stay for good, and the
-rest of the memory is a ring.
+rest of the memory is a ring. There, too, what is used soon comes along with what is used now:
+a load stands in the queue of computation, which waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Words = NDArray[np.uint32]
 MANY = 256
 WORD = 4  # bytes
 LOAD = 24  # cycles of a load beside its words
+SOON = 256  # uses ahead for which lists come along
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def place(lists: list[Words], uses: list[int], depth: int, batch: int = 96) -> U
     if total <= depth:
         return _static(image, lists, uses, host, order, start, batch)
     plans = [
-        _ring(image, lists, uses, host, start, depth, stay)
+        _Ring(lists, uses, host, order, depth, stay, batch).plan()
         for stay in (frozenset[int](), _staying(lists, uses, host, depth))
     ]
     return min(plans, key=_loading)
@@ -163,38 +165,88 @@ def _static(
     return UopPlan(image, before, at)
 
 
-def _ring(
-    image: Words,
-    lists: list[Words],
-    uses: list[int],
-    host: dict[int, tuple[int, int]],
-    start: dict[int, int],
-    depth: int,
-    stay: frozenset[int],
-) -> UopPlan:
+class _Ring:
     """Those of `stay` have places for good, at the beginning; of the others, each overwrites the
-    oldest ones and is loaded again when it is needed."""
-    where: dict[int, int] = {}
-    first = sum(len(lists[v]) for v in stay)
-    fixed, head = 0, first
-    before: dict[int, tuple[int, int, int]] = {}
-    at = []
-    for n, u in enumerate(uses):
-        v, offset = host[u]
-        size = len(lists[v])
-        if v not in where:
-            if v in stay:
-                place, fixed = fixed, fixed + size
-            else:
-                if head + size > depth:
-                    head = first
-                # Whatever the new list overlaps is gone.
-                for other in [
-                    o for o, a in where.items() if a < head + size and head < a + len(lists[o])
-                ]:
-                    del where[other]
-                place, head = head, head + size
-            where[v] = place
-            before[n] = (start[v], place, size)
-        at.append(where[v] + offset)
-    return UopPlan(image, before, at)
+    oldest ones and is loaded again when it is needed. In DRAM those that stay stand before the
+    others, so that each kind is loaded several at once."""
+
+    def __init__(
+        self, lists: list[Words], uses: list[int], host: dict[int, tuple[int, int]],
+        order: list[int], depth: int, stay: frozenset[int], batch: int,
+    ) -> None:  # fmt: skip
+        self.uses, self.host, self.batch = uses, host, batch
+        self.size = {v: len(lists[v]) for v in order}
+        self.stay = stay
+        self.order = [*(v for v in order if v in stay), *(v for v in order if v not in stay)]
+        self.image = np.concatenate([lists[v] for v in self.order])
+        ends = np.cumsum([self.size[v] for v in self.order]).tolist()
+        self.start = {v: e - self.size[v] for v, e in zip(self.order, ends, strict=True)}
+        self.number = {v: i for i, v in enumerate(self.order)}
+        self.first, self.depth = sum(self.size[v] for v in stay), depth
+        self.head = self.first
+        self.where: dict[int, int] = {}
+        self.turns: dict[int, list[int]] = {}
+        for n, u in enumerate(uses):
+            self.turns.setdefault(host[u][0], []).append(n)
+
+    def plan(self) -> UopPlan:
+        before: dict[int, tuple[int, int, int]] = {}
+        at: list[int] = []
+        for n, u in enumerate(self.uses):
+            v, offset = self.host[u]
+            if v not in self.where:
+                before[n] = self._load(v, n)
+            at.append(self.where[v] + offset)
+        return UopPlan(self.image, before, at)
+
+    def _load(self, v: int, now: int) -> tuple[int, int, int]:
+        """A list, and those behind it in DRAM that are used soon and are not there."""
+        place = self._place(v, now)
+        assert place is not None
+        length = self.size[v]
+        for other in self.order[self.number[v] + 1 :]:
+            size = self.size[other]
+            if (
+                (other in self.stay) != (v in self.stay)
+                or other in self.where
+                or length + size > self.batch
+            ):
+                break
+            soon = self._next(other, now)
+            # Behind the others at once, or it is a load of its own.
+            if soon is None or self._place(other, soon, now, place + length) is None:
+                break
+            length += size
+        return self.start[v], place, length
+
+    def _next(self, v: int, now: int) -> int | None:
+        """The next use of a list; None where there is none that is soon."""
+        turns = self.turns[v]
+        n = bisect_right(turns, now)
+        return turns[n] if n < len(turns) and turns[n] <= now + SOON else None
+
+    def _place(self, v: int, until: int, now: int = -1, at: int | None = None) -> int | None:
+        """Gives a list its place. at: the only one that will do; then nothing is overwritten that
+        is used from `now` to `until`: it would have to be loaded again."""
+        size = self.size[v]
+        if v in self.stay:
+            # One behind the other, in the order of first use, as they stand in DRAM.
+            self.where[v] = self.start[v]
+            return self.where[v]
+        head = self.first if self.head + size > self.depth else self.head
+        # Whatever the new list overlaps is gone.
+        gone = [
+            o for o, a in self.where.items()
+            if o not in self.stay and a < head + size and head < a + self.size[o]
+        ]  # fmt: skip
+        if at is not None and (head != at or any(self._used(o, now, until) for o in gone)):
+            return None
+        for other in gone:
+            del self.where[other]
+        self.where[v], self.head = head, head + size
+        return head
+
+    def _used(self, v: int, now: int, until: int) -> bool:
+        turns = self.turns[v]
+        n = bisect_right(turns, now - 1)
+        return n < len(turns) and turns[n] < until

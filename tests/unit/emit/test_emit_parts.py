@@ -51,10 +51,24 @@ def test_lists_that_take_turns_are_not_all_loaded_each_time() -> None:
     places for two others, so three of five are loaded in each turn. Overwriting the oldest loads
     every list every time: twenty loads."""
     arrays = [np.arange(3 * n, 3 * n + 3, dtype=np.uint32) for n in range(5)]
-    plan = place(arrays, list(range(5)) * 4, 12)
+    # Batches of three words: each list is loaded by itself.
+    plan = place(arrays, list(range(5)) * 4, 12, 3)
     assert len(plan.before) == 2 + 3 * 4
     # Lists that are used in spells come and go: nothing is gained where one stays.
-    assert len(place(arrays, [n for n in range(5) for _ in range(4)], 12).before) == 5
+    assert len(place(arrays, [n for n in range(5) for _ in range(4)], 12, 3).before) == 5
+
+
+def test_lists_that_are_used_soon_come_along() -> None:
+    """Forty lists of three words, in turn, where thirty-six words fit: twelve at a time, each of
+    them once. What is used before the others come back is not overwritten for them: two lists in
+    turn with a third one that takes all of the rest stay where they are."""
+    arrays = [np.arange(3 * n, 3 * n + 3, dtype=np.uint32) for n in range(40)]
+    plan = place(arrays, list(range(40)), 36)
+    assert len(plan.before) == 4
+    assert sum(length for *_, length in plan.before.values()) == 120
+    wide = [*arrays[:2], np.arange(200, 206, dtype=np.uint32)]
+    turns = place(wide, [0, 1, 0, 1, 2, 0, 1], 11)
+    assert sum(length for *_, length in turns.before.values()) <= 18
 
 
 @st.composite

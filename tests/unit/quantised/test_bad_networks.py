@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from command_line import run
 from one_operator import Model
+from onnx import helper
 from shift_layers import Net
 
 import csp_embed as ce
@@ -104,7 +108,9 @@ def test_a_network_beyond_the_address_space(
     assert got.code == 2, got.out
     assert "the network needs" in got.err
     assert "addresses 65,536" in got.err
-    assert "try:" in got.err
+    # Which layer takes most, and where to cut: by name.
+    assert re.search(r"of the layers, \S+ takes most", got.err)
+    assert "try: build two models, cut at the tensor" in got.err
 
 
 def test_build_from_python(tmp_path: Path) -> None:
@@ -114,3 +120,56 @@ def test_build_from_python(tmp_path: Path) -> None:
     assert built.document()["status"] == "equal"
     (program,) = built.programs()
     assert program.meta["network"]["name"] == "m"
+
+
+def _two_layers(between: Any, path: Path, scale: float = 0.1) -> Path:
+    """A convolution, another node from t to u, a convolution."""
+    rng = np.random.default_rng(0)
+
+    def held(name: str, value: Any) -> Any:
+        return onnx.numpy_helper.from_array(np.asarray(value), name)
+
+    def conv(x: str, w: str, y: str) -> Any:
+        names = [x, "s", "z", w, "ws", "z", "s" if y == "t" else "ys", "z"]
+        return helper.make_node("QLinearConv", names, [y], name=f"conv.{y}", pads=[1, 1, 1, 1])
+
+    graph = helper.make_graph(
+        [conv("x", "w1", "t"), between, conv("u", "w2", "y")], "g",
+        [helper.make_tensor_value_info("x", 3, [1, 3, 6, 6])],
+        [helper.make_tensor_value_info("y", 3, [1, 8, 6, 6])],
+        [held("s", np.float32(0.1)), held("z", np.int8(0)), held("ws", np.float32(0.01)),
+         held("ys", np.float32(scale)),
+         held("w1", rng.integers(-99, 99, (8, 3, 3, 3), np.int8)),
+         held("w2", rng.integers(-99, 99, (8, 8, 3, 3), np.int8))],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    between = helper.make_node("Thing", ["t"], ["u"], name="odd one", domain="com.acme")
+    got = run(capsys, "build", _two_layers(between, tmp_path / "m.onnx"))
+    assert got.code == 2
+    assert "node 'odd one'" in got.err
+    assert "Thing of domain 'com.acme'" in got.err
+    # What can be pasted: the part before it.
+    (ends,) = re.findall(r"'before.onnx', (.*?)\), alike", got.err)
+    inputs, outputs = (re.findall("'(.*?)'", part) for part in ends.split("], ["))
+    assert (inputs, outputs) == (["x"], ["t"])
+    onnx.utils.extract_model(str(tmp_path / "m.onnx"), str(tmp_path / "b.onnx"), inputs, outputs,
+                             check_model=False)  # fmt: skip
+    assert run(capsys, "build", tmp_path / "b.onnx").code == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_steep_scales_are_told_without_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A multiplier of 3e5: no sequence, and no number that leaves its type on the way."""
+    between = helper.make_node("Relu", ["t"], ["u"])
+    got = run(capsys, "build", _two_layers(between, tmp_path / "m.onnx", 3e-9), "--json")
+    assert (got.code, got.document["differences"]) == (0, 0)
+    last = got.document["layers"][-1]
+    assert last["where"] == "host"
+    assert "no exact sequence" in last["why"]

@@ -183,3 +183,21 @@ def test_groups_that_do_not_fill_the_lanes(tmp_path: Path) -> None:
     feeds = {"x": every_value("int8", (1, 16, 5, 5))}
     assert differences(path, feeds)[0] == 0
     assert [r.where for r in built(path, feeds).layers] == ["accelerator"] * 3
+
+
+def test_a_dense_layer_behind_a_flattened_image(tmp_path: Path) -> None:
+    """Channels before rows: its lanes cross those that the convolution stores. The host packs the
+    flattened image, and all products stay the machine's."""
+    m, x = begin("int8")
+    rng = np.random.default_rng(5)
+    w = m.real(m.constant(rng.integers(-99, 99, (10, 32, 3, 3), np.int8)), 0.01, 0)
+    y = m.node("Conv", [x, w], "c", pads=[1, 1, 1, 1], strides=[2, 2])
+    y = m.real(m.quantise(m.node("Relu", [y], "r"), 0.31, -128), 0.31, -128)
+    flat = m.real(m.quantise(m.node("Flatten", [y], "f"), 0.31, -128), 0.31, -128)
+    v = m.real(m.constant(rng.integers(-99, 99, (90, 7), np.int8)), 0.013, 0)
+    z = m.quantise(m.node("Gemm", [flat, v], "g"), 1.7, 3)
+    path = m.save(tmp_path / "m.onnx", z)
+    feeds = {"x": every_value("int8")}
+    assert differences(path, feeds)[0] == 0
+    d = built(path, feeds).document()
+    assert d["macs_on_accelerator"] == d["macs"] > 90 * 7

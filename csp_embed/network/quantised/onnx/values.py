@@ -87,15 +87,32 @@ class Reading:
     def info(self, name: str) -> TensorInfo:
         """Type and shape of a tensor. Raises: InputError where the model does not tell."""
         if name not in self.net.tensors:
-            raise InputError(
-                # Later stages count elements, so that an open shape ends here.
-                f"nothing tells the shape of {name!r}",
-                where=self.net.path,
-                why="an operator before it is unknown to onnx and to onnxruntime",
-                hint="cut the model before that operator, or write the shape into the model: "
-                f"graph.value_info.append(onnx.helper.make_tensor_value_info({name!r}, TYPE, [N]))",
-            )
+            # Later stages count elements, so that an open shape ends here.
+            raise self._shapeless(name)
         return self.net.tensors[name]
+
+    def _shapeless(self, name: str) -> InputError:
+        """Names the first operator whose result has no known shape, and how to do without it."""
+        node = next(
+            (n for n in self.net.nodes if any(o not in self.net.tensors for o in n.output if o)),
+            None,
+        )
+        if node is None:
+            return InputError(
+                f"nothing tells the shape of {name!r}", where=self.net.path,
+                why="no operator makes it",
+                hint="give it a shape, or leave out what reads it",
+            )  # fmt: skip
+        domain = f" of domain {node.domain!r}" if node.domain else ""
+        before, behind = self.net.reads(node), [o for o in node.output if o]
+        ends = f"{list(self.net.inputs)}, {before}"
+        return InputError(
+            f"nothing tells the shape of {behind[0]!r}",
+            where=f"{self.net.path}, node {node.name!r}",
+            why=f"its operator {node.op_type}{domain} is unknown to onnx and to onnxruntime",
+            hint="build the part before it: onnx.utils.extract_model(MODEL, 'before.onnx',"
+            f" {ends}), alike the part from {behind} on, and run {node.op_type} between them",
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.info(name).shape

@@ -83,7 +83,8 @@ class _Conversion:
             CONVERT[op.kind](Context(self.file, op, self.tensors, self.operators))
         # A contraction left to the host would be a silent loss of nearly all work.
         elif op.kind in CONTRACTIONS:
-            _unknown(self.file, next((self.hosted[n] for n in names if n in self.hosted), op))
+            unknown = next((self.hosted[n] for n in names if n in self.hosted), op)
+            _unknown(self.file, unknown, None if unknown is op else op)
         else:
             # The host's part: remembered with what it reads, in case it is an output.
             origin = next((self.hosted[n] for n in names if n in self.hosted), op)
@@ -172,12 +173,19 @@ def _convert(
     return known, c.operators, tuple(c.inputs), tuple(c.outputs), tuple(c.notes)
 
 
-def _unknown(file: TfliteFile, op: FileOperator) -> None:
+def _unknown(file: TfliteFile, op: FileOperator, behind: FileOperator | None = None) -> None:
+    """behind: a layer that needs what the operator makes."""
+    why = "known: " + ", ".join(sorted(CONVERT))
+    if behind is not None:
+        why = f"operator {behind.index} ({behind.kind}) needs its result; {why}"
+    names = [file.tensors[i].name for i in op.inputs if i >= 0 and file.tensors[i].data is None]
     raise InputError(
         f"operator {op.kind} has no integer meaning here",
         where=op.where(file.path),
-        why="known: " + ", ".join(sorted(CONVERT)),
-        hint="cut the model before it, or export it with operators among these",
+        why=why,
+        hint=f"convert the model in two parts, the first with the outputs {names}, and run"
+        f" {op.kind} between them on the host; or export it to ONNX, quantised: of that format the"
+        " host computes any operator that onnxruntime has",
     )
 
 

@@ -20,15 +20,18 @@ from csp_embed.machine.spec import Isa
 from csp_embed.targets.stream.building.tokens import Tokens
 
 Ints = NDArray[np.int64]
+Row = tuple[int, int, int, int]
 Elements = Ints | slice  # an index into the elements of a memory
 
 
 @dataclass(frozen=True)
 class Part:
-    """schedule: of one layer. address: of each of its regions, in bytes of DRAM."""
+    """schedule: of one layer. address: of each of its regions, in bytes of DRAM. ahead: so many
+    loads of constants more than those of its first product come before its activations."""
 
     schedule: Schedule
     address: tuple[int, ...]
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
         templates += part.schedule.templates
         address += part.address
         # FINISH belongs to the end of all parts.
-        for kind, a, b, sram in _early_constants(part.schedule):
+        for kind, a, b, sram in _early_constants(part, isa):
             if kind != FINISH:
                 first = first_template if kind == COMPUTE else first_region
                 rows.append((kind, a + first, b, sram))
@@ -61,14 +64,15 @@ def link(parts: Sequence[Part], isa: Isa, shared: tuple[int, int]) -> Linked:
     whole = Schedule(
         tuple(regions), tuple(templates), np.array(rows, np.int64), np.zeros(0, np.int64)
     )
-    tokens = _Needs(whole, isa, address, shared).tokens()
+    tokens = _Needs(whole, isa, address, shared).tokens(ends)
     return Linked(replace(whole, tokens=tokens), tuple(address), tuple(ends))
 
 
-def _early_constants(schedule: Schedule) -> list[tuple[int, int, int, int]]:
+def _early_constants(part: Part, isa: Isa) -> list[Row]:
     """The rows, with constants that are loaded before the first product ahead of activations: these
-    wait for the stores of the part before."""
-    rows = [tuple(r) for r in schedule.ops.tolist()]
+    wait for the stores of the part before. `part.ahead` more of them come along."""
+    schedule = part.schedule
+    rows: list[Row] = [tuple(r) for r in schedule.ops.tolist()]  # type: ignore[misc]
     first = next(
         (
             n for n, (kind, a, _, _) in enumerate(rows)
@@ -77,15 +81,31 @@ def _early_constants(schedule: Schedule) -> list[tuple[int, int, int, int]]:
         0,
     )  # fmt: skip
 
-    def constant(row: tuple[int, ...]) -> bool:
-        return row[0] == LOAD and schedule.regions[row[1]].by_box
-
-    def moving(row: tuple[int, ...]) -> bool:
+    def moving(row: Row) -> bool:
         return row[0] == LOAD and not schedule.regions[row[1]].by_box
 
     head = rows[:first]
     early = [r for r in head if not moving(r)]
-    return [*early, *(r for r in head if moving(r)), *rows[first:]]  # type: ignore[list-item]
+    along = _along(part, rows, first, isa) if part.ahead else []
+    late = [r for n, r in enumerate(rows[first:], first) if n not in set(along)]
+    return [*early, *(rows[n] for n in along), *(r for r in head if moving(r)), *late]
+
+
+def _along(part: Part, rows: Sequence[Row], first: int, isa: Isa) -> list[int]:
+    """The next rows behind `first` that load constants to where nothing stood before."""
+    compute = isa.of_kind("finish").queue
+    out: list[int] = []
+    taken = {m.name: np.zeros(m.depth, bool) for m in isa.memories if m.load_queue != compute}
+    for n, (kind, region, box, sram) in enumerate(rows):
+        if kind != LOAD or len(out) == part.ahead:
+            continue
+        r = part.schedule.regions[region]
+        if r.memory in taken:
+            at = slice(sram, sram + int(np.prod([b - a for a, b in r.boxes[box]])))
+            if n >= first and r.by_box and not taken[r.memory][at].any():
+                out.append(n)
+            taken[r.memory][at] = True
+    return out
 
 
 class _Needs:
@@ -119,10 +139,19 @@ class _Needs:
         self._last_compute = self._last_store = -1
         self._compute = isa.of_kind("finish").queue or ""
 
-    def tokens(self) -> Ints:
-        for kind, a, b, sram in self.schedule.ops.tolist():
+    def tokens(self, ends: Sequence[int]) -> Ints:
+        rows: list[Row] = self.schedule.ops.tolist()
+        begins, due, steps = {0, *ends}, -1, 0
+        for n, (kind, a, b, sram) in enumerate(rows):
+            if n in begins:
+                due, steps = self._due(rows, n, min((e for e in ends if e > n), default=n)), 0
             if kind == COMPUTE:
-                self._compute_row(a)
+                row = self._compute_row(a)
+                steps += not self.schedule.templates[a].reset
+                if steps == 2:
+                    # The stores before have ended while the first sums were made: what the loads
+                    # behind here need of them, they need not wait for a later row to tell.
+                    self._wait_for_store(row, due)
             elif kind == LOAD:
                 self._load_row(a, b, sram)
             elif kind == STORE:
@@ -132,12 +161,21 @@ class _Needs:
                 self._tokens.need(row, self._last_store)
         return np.array(self._tokens.bits(), np.int64)
 
+    def _due(self, rows: Sequence[Row], first: int, last: int) -> int:
+        """The last store so far of what a part loads."""
+        out = -1
+        for kind, region, box, _ in rows[first:last]:
+            where = self._units(region, box) if kind == LOAD else None
+            if where is not None:
+                out = max(out, int(self._dram_stored[where].max()))
+        return out
+
     def _home(self, name: str) -> str:
         """The memory whose elements these are: a shadow and an alias have those of another."""
         memory = self._memory[name]
         return memory.shadow_of or memory.alias_of or name
 
-    def _compute_row(self, number: int) -> None:
+    def _compute_row(self, number: int) -> int:
         template = self.schedule.templates[number]
         row = self._tokens.row(self.isa.instruction(template.instruction).queue or self._compute)
         touched = self._operands(number, template)
@@ -151,6 +189,7 @@ class _Needs:
             self._used[m][elements] = row
         self._written[memory][at] = row
         self._last_compute = row
+        return row
 
     def _operands(self, number: int, template: Template) -> list[tuple[str, Elements]]:
         """(memory, elements) of every operand that the instruction touches, the result first."""
