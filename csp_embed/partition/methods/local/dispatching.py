@@ -15,17 +15,18 @@ import numpy as np
 
 from csp_embed.jit import njit
 from csp_embed.partition.methods.local.annealer import (
-    accepts,
     draw,
     gather,
     generator,
     neighbour,
+    note,
     temperature,
 )
-from csp_embed.partition.times.dispatch import dispatch
+from csp_embed.partition.times.dispatch import busy, dispatch, dispatch_within
 
 LARGEST = 8  # tasks that one proposal moves together
 AHEAD = 1e-9  # by which a priority is raised over another's
+EXACT = 1 + 1e-9  # relative: more than sums of floats differ in another order
 
 
 @njit(cache=True)
@@ -50,6 +51,22 @@ def reader(a, s, dev, x):
         if dev[a.use[k]] == d:
             return a.use[k]
     return -1
+
+
+@njit(cache=True)
+def priced_within(a, s, dev, priority, prices, weight, limit):
+    """(energy, makespan, the operation that ends last), inf where the energy is surely above `limit`."""
+    longest, priced = busy(a, s, dev), 0.0
+    for r in range(len(s.load)):
+        priced += prices[r] * s.load[r]
+    # The makespan that is left to the order.
+    most = (limit - weight * priced) * EXACT
+    if longest > most:
+        return np.inf, np.inf, -1
+    for r in range(len(s.load)):
+        s.spare[r] = most - s.load[r]
+    end, final, priced = dispatch_within(a, s, dev, priority, prices)
+    return end + weight * priced, end, final
 
 
 @njit(cache=True, nogil=True)
@@ -143,11 +160,17 @@ def anneal_dispatch(
             free[to[c]] -= a.group_weight[g]
         for c in range(size):
             fine &= free[to[c]] >= 0
-        then = np.inf
+        then, limit = np.inf, np.inf
         if fine and (many > 0 or urgent >= 0):
-            end, final, priced = dispatch(a, s, dev, priority, prices)
-            then = end + weight * priced
-        if then < np.inf and accepts(state, now, then, temperature(hot, cold, step, steps), rises):
+            # Metropolis' rule, its number drawn first.
+            chance = (draw(state, 1 << 30) + 1.0) / (1 << 30)
+            limit = now - temperature(hot, cold, step, steps) * np.log(chance)
+            # Whoever asks what rises cost wants all of them.
+            most = limit if len(rises) == 1 else np.inf
+            then, end, final = priced_within(a, s, dev, priority, prices, weight, most)
+            if then > now:
+                note(rises, then - now)
+        if then < np.inf and then <= limit:
             now = then
             count = critical(s, final, path)
             for k in range(count):
