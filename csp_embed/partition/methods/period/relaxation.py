@@ -10,16 +10,14 @@ a value v a fraction p[v, t, a, b] of samples with maker on a and reader on b, s
     load[line] = costs of x + hop times of z <= period        weights of x <= memory
 
 where the period is least. Every mixture is such a point, so the value is a bound. Weights: what is
-held is at least the fraction used. A load may be of part of a line's work, with something that
-passes beside it (`Window`).
+held is at least the fraction used.
 
 What is proved is not what the simplex code says but what its multipliers prove: for any prices
-w >= 0 of windows with sum 1, n >= 0 of memory, l >= 0 with sum over readers t of l[v, t, a, b] at
+w >= 0 of lines with sum 1, n >= 0 of memory, l >= 0 with sum over readers t of l[v, t, a, b] at
 most the price C of sending v from a to b, and any messages m,
 
     sum_g min_a ( w_a cost[g, a] + n_a weight[g] - messages of g at a )
-      + sum_(v, t) min_ab ( l[v, t, a, b] + m_maker[v, t, a] + m_reader[v, t, b] )
-      + w around - n memory
+      + sum_(v, t) min_ab ( l[v, t, a, b] + m_maker[v, t, a] + m_reader[v, t, b] )  - n memory
 
 is a bound: it is the Lagrangian of the program above (each z is paid for by its l). `proved`
 computes it from the arrays and takes off more than the rounding of its sums.
@@ -27,7 +25,6 @@ computes it from the arrays and takes off more than the rounding of its sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,27 +36,9 @@ from csp_embed.solver.lp import Row, optimum
 MOST = 60_000  # variables of the program; above, the bound by load stands
 
 
-Way = tuple[int, int, int]  # value, from, to
-Hops = dict[Way, list[tuple[int, float]]]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Work that one line does, all or part of it: with `around` ms more it is within the period.
-
-    groups, devices, cost [k]: what is work here, ms of it; ways: of values."""
-
-    groups: Ints
-    devices: Ints
-    cost: Floats
-    ways: Sequence[tuple[Way, float]]
-    around: float = 0.0
-
-
 @dataclass(frozen=True)
 class Relaxed:
-    """bound in the Problem's units. prices [windows] with sum 1; the lines unless windows were
-    given. x [g, m]: fractions."""
+    """bound in the Problem's units. prices [lines] with sum 1. x [g, m]: fractions."""
 
     bound: float
     prices: Floats
@@ -78,13 +57,9 @@ class _Columns:
     count: int
 
 
-def relax(
-    q: Loads, hops: Hops | None = None, windows: Sequence[Window] | None = None
-) -> Relaxed | None:
-    """None where the program is too large or GLOP finds no optimum. hops: other times than those of
-    q; windows: what is kept within the period, every line's whole load unless given."""
-    hops = hop_times(q) if hops is None else hops
-    windows = whole_lines(q, hops) if windows is None else windows
+def relax(q: Loads) -> Relaxed | None:
+    """None where the program is too large or GLOP finds no optimum."""
+    hops = hop_times(q)
     columns = _columns(q, hops)
     if columns.count > MOST:
         return None
@@ -94,15 +69,15 @@ def relax(
     equal, meant = _equal(q, columns)
     memory = _memory(q, columns)
     # Rows in this order: the multipliers come back in it and are cut apart below.
-    at_most = [*_loads(columns, windows), *memory, *_sent(columns)]
+    at_most = [*_loads(q, columns, hops), *memory, *_sent(columns)]
     found = optimum(objective, at_most, equal)
     if found is None:
         return None
     values, multipliers, messages = found
-    rows = len(windows)
+    lines = q.lines - 1
     x = np.where(columns.x >= 0, values[columns.x], 0.0)
     # Multipliers of the load rows are the prices; scaled, they sum to 1.
-    prices = multipliers[:rows]
+    prices = multipliers[:lines]
     total = prices.sum()
     # A period that no line bounds (all costs 0) has no prices.
     if not total > 0:
@@ -110,10 +85,10 @@ def relax(
     scale = 1.0 / total
     held = np.zeros(len(q.memory))
     # A multiplier of memory is a rent per byte; devices without a limit have none.
-    held[np.isfinite(q.memory)] = multipliers[rows : rows + len(memory)] * scale
+    held[np.isfinite(q.memory)] = multipliers[lines : lines + len(memory)] * scale
     bound = proved(
-        q, windows, columns, prices * scale, held,
-        multipliers[rows + len(memory) :] * scale, messages * scale, meant,
+        q, hops, columns, prices * scale, held,
+        multipliers[lines + len(memory) :] * scale, messages * scale, meant,
     )  # fmt: skip
     return Relaxed(bound, prices * scale, x)
 
@@ -133,10 +108,10 @@ def rounded(x: Floats, rng: np.random.Generator) -> Ints:
     return np.where(dev < 0, x.argmax(axis=1), dev)
 
 
-def hop_times(q: Loads) -> Hops:
+def hop_times(q: Loads) -> dict[tuple[int, int, int], list[tuple[int, float]]]:
     """(value, a, b) -> [(line, time)] of the contended hops; the last line: it cannot be sent."""
     m = q.cost.shape[1]
-    out: Hops = {}
+    out: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
     for v in np.unique(np.repeat(np.arange(len(q.maker)), np.diff(q.use_ptr))):
         for a in range(m):
             for b in range(m):
@@ -151,22 +126,7 @@ def hop_times(q: Loads) -> Hops:
     return out
 
 
-def whole_lines(q: Loads, hops: Hops) -> list[Window]:
-    """Every line with all that may load it."""
-    ways: list[list[tuple[Way, float]]] = [[] for _ in range(q.lines)]
-    for way, route in hops.items():
-        for line, ms in route:
-            ways[line].append((way, ms))
-    windows = []
-    for line in range(q.lines - 1):
-        device = line < q.cost.shape[1]
-        able = np.flatnonzero(np.isfinite(q.cost[:, line])) if device else np.zeros(0, np.int64)
-        cost = q.cost[able, line] if device else np.zeros(0)
-        windows.append(Window(able, np.full(len(able), line, np.int64), cost, ways[line]))
-    return windows
-
-
-def _columns(q: Loads, hops: Hops) -> _Columns:
+def _columns(q: Loads, hops: dict[tuple[int, int, int], list[tuple[int, float]]]) -> _Columns:
     groups, m = q.cost.shape
     able = np.isfinite(q.cost)
     x = np.full((groups, m), -1, np.int64)
@@ -218,15 +178,23 @@ def _equal(q: Loads, c: _Columns) -> tuple[list[Row], list[tuple[int, int, int]]
     return rows, meant
 
 
-def _loads(c: _Columns, windows: Sequence[Window]) -> list[Row]:
-    rows: list[Row] = []
-    for w in windows:
-        sent = [(c.z[way], ms) for way, ms in w.ways if c.z[way] >= 0]
-        own = c.x[w.groups, w.devices]
-        columns = np.concatenate([[0], own, [z for z, _ in sent]]).astype(np.int64)
-        factors = np.concatenate([[-1.0], w.cost, [ms for _, ms in sent]])
-        rows.append((columns, factors, 0.0 - w.around))
-    return rows
+def _loads(
+    q: Loads, c: _Columns, hops: dict[tuple[int, int, int], list[tuple[int, float]]]
+) -> list[Row]:
+    m = q.cost.shape[1]
+    columns: list[list[int]] = [[0] for _ in range(q.lines - 1)]
+    factors: list[list[float]] = [[-1.0] for _ in range(q.lines - 1)]
+    for g, a in np.argwhere(c.x >= 0):
+        columns[a].append(int(c.x[g, a]))
+        factors[a].append(float(q.cost[g, a]))
+    for v, a, b in np.argwhere(c.z >= 0):
+        for line, ms in hops[int(v), int(a), int(b)]:
+            columns[line].append(int(c.z[v, a, b]))
+            factors[line].append(ms)
+    assert m <= q.lines - 1
+    return [
+        (np.array(i, np.int64), np.array(f), 0.0) for i, f in zip(columns, factors, strict=True)
+    ]
 
 
 def _memory(q: Loads, c: _Columns) -> list[Row]:
@@ -256,19 +224,15 @@ def _paid(c: _Columns) -> list[tuple[int, int, int, int]]:
 
 
 def proved(
-    q: Loads, windows: Sequence[Window], c: _Columns, w: Floats, held: Floats, paid: Floats,
-    messages: Floats, meant: list[tuple[int, int, int]],
+    q: Loads, hops: dict[tuple[int, int, int], list[tuple[int, float]]], c: _Columns,
+    w: Floats, held: Floats, paid: Floats, messages: Floats, meant: list[tuple[int, int, int]],
 ) -> float:  # fmt: skip
     """The bound that these multipliers prove, whoever found them; see the module's text."""
     m = q.cost.shape[1]
     # The cost of a way under these prices, by value and pair of devices.
     price = np.zeros(c.z.shape)
-    # inf * 0 is nan: 0 where it is forbidden first, inf after.
-    work = np.zeros(c.x.shape)
-    for rent, window in zip(w, windows, strict=True):
-        for way, ms in window.ways:
-            price[way] += rent * ms
-        work[window.groups, window.devices] += rent * window.cost
+    for v, a, b in np.argwhere(c.z >= 0):
+        price[v, a, b] = sum(w[line] * ms for line, ms in hops[int(v), int(a), int(b)])
     lent = np.zeros(c.p.shape)
     for (k, a, b, _), x in zip(_paid(c), paid, strict=True):
         # A multiplier a little below 0 is the simplex code's rounding; as 0 it is still a proof.
@@ -278,7 +242,8 @@ def proved(
     # Where readers together pay more than the way costs, all pay less: then the proof holds.
     share = np.divide(price, spent, out=np.ones_like(price), where=spent > price)
     lent *= share[c.pairs[:, 0]]
-    node = np.where(c.x >= 0, work, np.inf)
+    # inf * 0 is nan: 0 where it is forbidden first, inf after.
+    node = np.where(c.x >= 0, w[:m] * np.where(c.x >= 0, q.cost, 0.0), np.inf)
     memory = np.where(np.isfinite(q.memory), q.memory, 0.0)
     node += held * q.weight[:, None]
     pair = np.where(c.p >= 0, lent, np.inf)
@@ -297,9 +262,6 @@ def proved(
             pair[k, :, a] += x
     # Each group, and each pair, takes its least: this is the Lagrangian's value.
     total = node.min(axis=1).sum() + pair.min(axis=(1, 2), initial=np.inf).sum()
-    passed = float(sum(x * window.around for x, window in zip(w, windows, strict=True)))
-    # Each window beyond one a line is one more term of the sums that it has a part in.
-    terms = node.size + pair.size + m + max(0, len(windows) - q.lines + 1)
-    size += passed
+    terms = node.size + pair.size + m
     # Each of so many roundings loses at most a half unit in the last place of what was added.
-    return float(total + passed - held @ memory - size * terms * 2.3e-16)
+    return float(total - held @ memory - size * terms * 2.3e-16)
