@@ -251,18 +251,25 @@ class Stream:
         pass
 
 
+def left_by(isa, op, program, claims) -> dict:
+    """{(tensor, index) of the result: what is stored there, or None}. claims: as documents."""
+    out = op.out.tensor
+    where = claimed(claims, op)
+    stored = Stream(isa, program, where, out).run()
+    return {w[:2]: stored.get(a) for a, w in where.items() if w[0] == out}
+
+
+def difference(one: dict, other: dict) -> str:
+    """Why what another program left (`left_by`) is not what one left, or ""."""
+    if any(v is None for v in other.values()):
+        return "not all of the result is stored"
+    wrong = [w for w, v in one.items() if w not in other or not same_lane(other[w], v)]
+    return f"{wrong[0][0]}{list(wrong[0][1])} differs" if wrong else ""
+
+
 def same_result(isa, op, one, other, claims, other_claims) -> str:
     """Why two programs leave different results, or "". claims: of each, as documents."""
-    out, places, left = op.out.tensor, [], []
-    for program, documents in ((one, claims), (other, other_claims)):
-        where = claimed(documents, op)
-        stored = Stream(isa, program, where, out).run()
-        places.append({a: w for a, w in where.items() if w[0] == out})
-        left.append({w[:2]: stored.get(a) for a, w in places[-1].items()})
-    if any(v is None for v in left[1].values()):
-        return "not all of the result is stored"
-    wrong = [w for w, v in left[0].items() if not same_lane(left[1][w], v)]
-    return f"{wrong[0][0]}{list(wrong[0][1])} differs" if wrong else ""
+    return difference(left_by(isa, op, one, claims), left_by(isa, op, other, other_claims))
 
 
 def closure(isa, stream):

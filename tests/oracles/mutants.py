@@ -1,5 +1,5 @@
 """One thing changed in a right program: an instruction, a micro-op, a packed byte, a claim, or the
-formula's constants. Deterministic: the n-th mutant of a program is always the same.
+formula. Deterministic: the n-th mutant of a program is always the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
 from csp_embed.machine.words.bits import decode, encode
+from tests.oracles.formula_mutants import FORMULA_KINDS, other_formula
 
 KINDS = (
     "address", "factor", "count", "stride or padding", "micro-op", "token", "immediate",
-    "operation", "order of two", "left out", "twice", "packed constant", "claim", "formula",
+    "operation", "order of two", "left out", "twice", "packed constant", "claim", *FORMULA_KINDS,
 )  # fmt: skip
 
 
@@ -57,8 +58,9 @@ def mutant(subject: Subject, kind: str, seed: int) -> Mutant | None:
     rng = random.Random(f"{kind} {seed}")
     if kind == "claim":
         return _claim(subject, rng)
-    if kind == "formula":
-        return _formula(subject, rng)
+    if kind in FORMULA_KINDS:
+        found = other_formula(subject.op, kind, rng)
+        return found and Mutant(kind, found[0], replace(subject, op=found[1]))
     if kind in ("micro-op", "packed constant"):
         return _byte(subject, kind, rng)
     if kind in ("order of two", "left out", "twice"):
@@ -165,18 +167,3 @@ def _claim(subject: Subject, rng: random.Random) -> Mutant | None:
     meta = {**subject.program.meta, "claims": claims}
     program = replace(subject.program, meta=meta)
     return Mutant("claim", what, replace(subject, program=program, claims=claims))
-
-
-def _formula(subject: Subject, rng: random.Random) -> Mutant | None:
-    """A rounding constant of the epilogue, or a constant of an index."""
-    steps = list(subject.op.epilogue)
-    at = [n for n, s in enumerate(steps) if s.imm is not None]
-    if not at:
-        return None
-    n = rng.choice(at)
-    old = steps[n].imm
-    assert old is not None
-    new = old + rng.choice([1, -1])
-    steps[n] = replace(steps[n], imm=new)
-    op = replace(subject.op, epilogue=tuple(steps))
-    return Mutant("formula", f"step {n}: {old} -> {new}", replace(subject, op=op))

@@ -11,10 +11,11 @@ import numpy as np
 
 from csp_embed.ir.stream import Program
 from csp_embed.machine.spec import Isa
+from tests.oracles.formula_mutants import FORMULA_KINDS
 from tests.oracles.mutants import KINDS, Subject, mutant
 
 STATED = ("meaning", "rounds", "places")
-NETWORK_KINDS = (*(k for k in KINDS if k not in ("claim", "formula")), *STATED)
+NETWORK_KINDS = (*(k for k in KINDS if k not in ("claim", *FORMULA_KINDS)), *STATED)
 
 
 def network_mutant(isa: Isa, program: Program, kind: str, seed: int) -> tuple[Program, str] | None:

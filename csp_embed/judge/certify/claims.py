@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any, cast
 
 import numpy as np
@@ -49,6 +49,24 @@ class Claim:
     def end(self) -> int:
         return self.addr + int(self.rows[0, 1:] @ np.array(self.extents)) - int(
             self.rows[0, 1:].sum()) + self.item_bytes  # fmt: skip
+
+    def holds(self, low: int, high: int) -> bool:
+        """Whether every value of low..high can be split into these parts."""
+        if not self.weights:
+            return True
+        unit = gcd(*self.weights)
+        if not unit or self.scale % unit:
+            return low == high == 0
+        most = 1 << 8 * self.item_bytes - 1
+        reach = 0, 0
+        for w in sorted(abs(w) // unit for w in self.weights if w):
+            # All integers between, as long as no part's step leaps over what smaller ones reach.
+            if w > reach[1] - reach[0] + 1:
+                break
+            reach = reach[0] - w * most, reach[1] + w * (most - 1)
+        scale = self.scale // unit
+        # Which way a weight points is not looked at: the shorter side counts for both.
+        return max(-low, high) * scale <= min(-reach[0], reach[1])
 
     def lanes(self, shape: Sequence[int]) -> Iterator[tuple[Ints, Ints]]:
         """(address, flat index * parts + part) of every lane that holds an element, in portions.

@@ -232,6 +232,16 @@ def step_range(op: Operator, step: Step) -> Reach:
     return (low, high) if most is None else (max(low, -most), min(high, most))
 
 
+def tensor_range(op: Operator, tensor: str) -> Reach:
+    """What a tensor's elements can be, wherever the formula reads it."""
+    steps = [s for s in op.epilogue if s.access is not None and s.access.tensor == tensor]
+    if not steps or tensor in (op.lhs.tensor, op.rhs and op.rhs.tensor):
+        return _type_range(op, tensor)
+    # A tensor has one value for all steps: all their promises hold of it.
+    ranges = [step_range(op, s) for s in steps]
+    return max(low for low, _ in ranges), min(high for _, high in ranges)
+
+
 def _type_range(op: Operator, tensor: str) -> Reach:
     if tensor in op.values:
         known = np.asarray(op.values[tensor])

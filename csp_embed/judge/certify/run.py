@@ -18,7 +18,7 @@ from csp_embed.ir.operator import Operator
 from csp_embed.ir.stream import Program
 from csp_embed.judge.certify.certificate import ASSUMED, Certificate, Part
 from csp_embed.judge.certify.claims import Claim
-from csp_embed.judge.certify.compare import Comparison, Findings
+from csp_embed.judge.certify.compare import Comparison, Findings, tensor_range
 from csp_embed.judge.certify.dram import Result, result_of
 from csp_embed.judge.certify.example import example_problems
 from csp_embed.judge.certify.field import P
@@ -111,6 +111,12 @@ def _for_all_inputs(
 ) -> list[Part]:  # fmt: skip
     """Parts 2 to 4, once for every set of lanes that the result's elements use."""
     base, rounds = randomness
+    short = next((c for c in claims if not c.holds(*tensor_range(op, c.tensor))), None)
+    if short is not None:
+        low, high = tensor_range(op, short.tensor)
+        return [
+            Part("frame", (f"the parts of {short.tensor} do not hold all of {low}..{high}",), "")
+        ]
     machine = Machine.of(isa)
     table = make_table(isa, decode(isa, program.insn))
     order = find_order(isa, table)

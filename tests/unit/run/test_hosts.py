@@ -312,7 +312,12 @@ def test_run_plan_goes_on_without_a_lost_worker(tmp_path: Path, model: Imported)
         with subprocess.Popen(
             command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as run:
-            time.sleep(6)  # it is at its million runs, or on the way there
+            # Once somebody is connected it is at its million runs, or on the way there.
+            files, deadline = Path(f"/proc/{process.pid}/fd"), time.monotonic() + 60
+            before = len(list(files.iterdir()))
+            while len(list(files.iterdir())) == before and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(2)
             process.kill()
             # What it says comes after the new plan is written: an interrupt must not come between.
             assert run.stderr is not None

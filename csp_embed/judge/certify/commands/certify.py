@@ -25,7 +25,7 @@ from csp_embed.judge.certify.commands.memory import Host
 from csp_embed.judge.certify.commands.points import Broken, Undecided
 from csp_embed.judge.certify.commands.run import Function, Runner
 from csp_embed.judge.certify.commands.steps import equal_everywhere, span_of, span_of_steps
-from csp_embed.judge.certify.compare import step_range, sum_range
+from csp_embed.judge.certify.compare import step_range, sum_range, tensor_range
 from csp_embed.judge.certify.field import P, Values, add, mul, number
 from csp_embed.judge.certify.formula import Symbols, step_values, sums
 from csp_embed.machine.commands.words import Decoded, decode
@@ -191,6 +191,7 @@ class _Proof:
             values = self._elements(symbols, c.tensor)
             if c.which.size and (c.which.max() >= len(values) or c.which.min() < -1):
                 raise Broken(f"a claim names an element that {c.tensor} does not have")
+            self._fits(c)
             picked = mul(values[np.maximum(c.which, 0)], number(c.scale))
             host.claim(c.address, c.dtype, c.which >= 0, add(picked, number(c.offset)))
         runner = Runner.of(machine, self.isa.dims, host)
@@ -199,6 +200,16 @@ class _Proof:
         if runner.sums * (1 << 14) + runner.loaded * (1 << 32) >= 1 << 59:
             raise Undecided("coefficients of a stream as long as this could reach P")
         return host, runner
+
+    def _fits(self, claim: Claim) -> None:
+        """Every value that the formula allows lies whole in an item. int32 ones may wrap around, as
+        sums do: shifts in front of which they could are not decided."""
+        if claim.dtype == "int32":
+            return
+        ends = [v * claim.scale + claim.offset for v in tensor_range(self.op, claim.tensor)]
+        info = np.iinfo(claim.dtype)
+        if min(ends) < info.min or max(ends) > info.max:
+            raise Broken(f"{claim.dtype} does not hold {claim.tensor} as it is claimed")
 
     def _frame(self, host: Host) -> tuple[str, ...]:
         """All of the result is stored, each element within one item; nothing else is written."""
