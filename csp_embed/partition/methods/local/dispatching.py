@@ -166,7 +166,7 @@ def anneal_dispatch(
             free[to[c]] -= a.group_weight[g]
         for c in range(size):
             fine &= free[to[c]] >= 0
-        then, limit = np.inf, np.inf
+        then, limit, end, final = np.inf, np.inf, np.inf, -1
         if fine and (many > 0 or urgent >= 0):
             # Metropolis' rule, its number drawn first.
             chance = (draw(state, 1 << 30) + 1.0) / (1 << 30)
