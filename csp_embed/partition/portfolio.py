@@ -254,6 +254,7 @@ class Dispatched:
     heats: tuple[float, float]
     probes: int
     priced: float
+    late: float
     trial: float
     lanes: int
     touches: float

@@ -18,13 +18,18 @@ from csp_embed.ir.network import Platform, TaskGraph
 from csp_embed.partition.arrays.view import Ints, Problem
 
 
-def trimmed(graph: TaskGraph, platform: Platform, named: Collection[str]) -> Platform:
+def trimmed(
+    graph: TaskGraph, platform: Platform, named: Collection[str], copies: int = 1
+) -> Platform:
     """The platform with as many of each set of equal devices as there are groups of tasks.
 
-    Nothing is lost: a plan uses at most one device per group, and renaming equal devices makes them
+    Nothing is lost: a plan of `copies` copies of the graph (replicas, shares of a batch) uses at
+    most one device per group and copy, and renaming equal devices makes them
     the first ones. Equal: same costs and memory, the same links to all others, and among each other
     either none or one of the same kind for every pair. named: devices that a caller names."""
-    groups = len({("label", t.colocate) if t.colocate else ("task", t.id) for t in graph.tasks})
+    groups = (
+        len({("label", t.colocate) if t.colocate else ("task", t.id) for t in graph.tasks}) * copies
+    )
     # Fewer devices than groups: each may be needed.
     if len(platform.devices) <= groups:
         return platform

@@ -20,8 +20,9 @@ from fractions import Fraction
 from csp_embed.errors import InputError
 from csp_embed.ir.network import OPTIMAL, Assignment, Link, Plan, Platform, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.arrays.routes import arcs_of, routes_by_size
 from csp_embed.partition.arrays.symmetry import trimmed
-from csp_embed.partition.arrays.view import make_problem, normalised, number
+from csp_embed.partition.arrays.view import Problem, make_problem, normalised, number
 from csp_embed.partition.methods.period.period_loads import load_arrays
 from csp_embed.partition.methods.period.relaxation import relax
 from csp_embed.partition.portfolio import NUMBERS
@@ -180,15 +181,16 @@ def bound(
     device works at least batch times the fractional load of a sample.
     load and transfers: likewise for links, where a share pays the latency of a hop once, so that a
     sample's part of it is at least 1/batch; all samples' placements together are a mixture, whose
-    period times the batch nothing beats."""
+    period times the batch nothing beats. Transfers whose route depends on the share's size count
+    nothing."""
     shares = range(1, batch + 1)
-    few = trimmed(graph, platform, fix.values())
+    few = trimmed(graph, platform, fix.values(), batch)
     single = replace(graph, tasks=tuple(cheapest(t, platform, shares, False) for t in graph.tasks))
     each = replace(graph, tasks=tuple(cheapest(t, platform, shares, True) for t in graph.tasks))
     path = Exact.of(normalised(make_problem(single, few, fix))).critical_path()
     # Costs per sample are rounded to doubles in `cheapest`; ROUNDING gives that back.
-    found = [(path, "critical path"), (load(each, few, fix) * batch * ROUNDING, "load")]
-    p = normalised(make_problem(each, _light(few, batch), fix))
+    found = [(path, "critical path"), (load(each, few, fix, batch) * batch * ROUNDING, "load")]
+    p = _steady(normalised(make_problem(each, _light(few, batch), fix)), few, batch)
     if p.contended() and len(p.use) * p.m * p.m <= NUMBERS.relaxed.places:
         relaxed = relax(load_arrays(p))
         if relaxed is not None:
@@ -205,3 +207,23 @@ def _light(platform: Platform, batch: int) -> Platform:
         return replace(link, latency_ms=link.latency_ms / batch, handling=None)
 
     return replace(platform, links=tuple(own(link) for link in platform.links))
+
+
+def _steady(p: Problem, platform: Platform, batch: int) -> Problem:
+    """Without the resources of routes that shares of some size do not take: their transfers wait in
+    other queues."""
+    sizes = [s * float(size) for size in p.value_bytes for s in range(1, batch + 1)]
+    classes, kind = routes_by_size(arcs_of(platform)[0], sizes, platform)
+    # Routes of the values that share a row of the problem, at all sizes.
+    taken: dict[int, set[int]] = {}
+    for n, k in enumerate(kind):
+        taken.setdefault(int(p.row[n // batch]), set()).add(k)
+    held = p.hop_res.copy()
+    for row, kinds in taken.items():
+        for a in range(p.m):
+            for b in range(p.m):
+                own = p.route(row, a, b)
+                links = [int(p.hop_link[h]) for h in own]
+                if any([arc[0] for arc in classes[k][a * p.m + b] or ()] != links for k in kinds):
+                    held[own.start : own.stop] = -1
+    return replace(p, hop_res=held)

@@ -50,10 +50,10 @@ def solved(
     return solve_links(graph, platform, Clock(request), dict(fix or {}), None)
 
 
-def load(graph: TaskGraph, platform: Platform, fix: dict[str, str]) -> Fraction:
-    """`bounds.load` in ms, exactly."""
+def load(graph: TaskGraph, platform: Platform, fix: dict[str, str], copies: int) -> Fraction:
+    """`bounds.load` in ms, exactly, of any mixture of so many placements."""
     # Pins of `fix` count here too; devices that they name must not be trimmed away.
-    p = normalised(make_problem(graph, trimmed(graph, platform, fix.values()), fix))
+    p = normalised(make_problem(graph, trimmed(graph, platform, fix.values(), copies), fix))
     return Exact.of(p).load(bounds.load_prices(bounds.by_group(p)[0])) if p.n else Fraction(0)
 
 
@@ -161,6 +161,9 @@ def plan_of(
     found: tuple[Replica, ...], bound: str,
 ) -> Plan:  # fmt: skip
     # Rates are written as doubles, so that even equal figures differ in their last digits.
+    if low > value * (1 + 1000 * DOUBLE):
+        # A bound above a plan that was judged is wrong: nothing is claimed then.
+        low, bound = Fraction(0), ""
     low = min(low, value)
     closed = value - low <= value * DOUBLE
     return Plan(

@@ -194,7 +194,8 @@ def _throughput(
     # Rates as the decimals that are written, so that the objective is that of the file.
     value = 1 / sum((number(rate) for rate in rates), Fraction(0))
     # The fractional load bound holds for mixtures of placements too.
-    made = plan_of(graph, platform, request, value, load(graph, platform, fix), found, "load")
+    low = load(graph, platform, fix, len(found))
+    made = plan_of(graph, platform, request, value, low, found, "load")
     return replace(made, reasons=next((p.reasons for p in plans if p.reasons), ()))
 
 
@@ -275,8 +276,8 @@ def _least(
     single = [cheapest(t, platform, shares, False) for t in graph.tasks]
     each = [cheapest(t, platform, shares, True) for t in graph.tasks]
     edges = tuple(replace(e, bytes=times(e.bytes, min(shares))) for e in graph.edges)
-    few = trimmed(graph, platform, ())
+    few = trimmed(graph, platform, (), replicas)
     p = normalised(make_problem(replace(graph, tasks=tuple(single), edges=edges), few))
     # Costs per sample are rounded to doubles in `cheapest`; this gives that back.
-    rest = load(replace(graph, tasks=tuple(each)), few, {}) * (1 - Fraction(1, 10**12))
+    rest = load(replace(graph, tasks=tuple(each)), few, {}, replicas) * (1 - Fraction(1, 10**12))
     return Exact.of(p).critical_path(), rest * batch

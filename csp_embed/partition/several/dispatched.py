@@ -163,7 +163,7 @@ class Shares:
         return float(
             anneal_dispatch(
                 self.a, self.s, self.members, self.member_ptr, self.layer, self.twins, dev,
-                priority, prices, OWN.priced, steps, hot, cold, seed, rises,
+                priority, prices, OWN.priced, OWN.late, steps, hot, cold, seed, rises,
             )
         )  # fmt: skip
 

@@ -27,7 +27,9 @@ MOST = 400_000  # operations that a work space is made for
 class Space(NamedTuple):
     """Scratch. start, ready [operations] ms; cause: the operation that made it ready; held: the one
     before it on its line, -1 where the line was free. head [lines], after [operations]: queues.
-    at, what, line [operations]: a heap of ends. idle, last [lines]; missing [n]; sent [m]."""
+    at, what, line [operations]: a heap of ends. idle, last [lines]; missing [n]; sent [m]. load,
+    spare, since [lines] ms: how long a line works, how long it may wait for work at most, since
+    when it has."""
 
     longest: int
     start: Floats
@@ -43,6 +45,9 @@ class Space(NamedTuple):
     last: Ints
     missing: Ints
     sent: Ints
+    load: Floats
+    spare: Floats
+    since: Floats
 
 
 def space(p: Problem) -> Space | None:
@@ -56,7 +61,7 @@ def space(p: Problem) -> Space | None:
         np.zeros(most, np.int64), np.zeros(lines, np.int64), np.zeros(most, np.int64),
         np.zeros(most + 1), np.zeros(most + 1, np.int64), np.zeros(most + 1, np.int64),
         np.zeros(lines, np.int64), np.zeros(lines, np.int64), np.zeros(p.n, np.int64),
-        np.zeros(p.m, np.int64),
+        np.zeros(p.m, np.int64), np.zeros(lines), np.zeros(lines), np.zeros(lines),
     )  # fmt: skip
 
 
@@ -126,15 +131,55 @@ def urgent(n, m, longest, use_ptr, use, dev, priority, head, after, r):
 
 
 @njit(cache=True, nogil=True)
+def busy(a, s, dev):
+    """Fills s.load with the ms that every line works, in whatever order; the largest."""
+    return _busy(
+        a.cost, a.value_src, a.row, a.value_bytes, a.use_ptr, a.use, a.hop_ptr, a.hop_res,
+        a.hop_lat, a.hop_inv, s.sent, s.load, dev,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _busy(
+    cost, value_src, row, value_bytes, use_ptr, use, hop_ptr, hop_res, hop_lat, hop_inv, sent, load,
+    dev,
+):  # fmt: skip
+    n, m = cost.shape
+    load[:] = 0.0
+    for t in range(n):
+        load[dev[t]] += cost[t, dev[t]]
+    for v in range(len(value_src)):
+        here = dev[value_src[v]]
+        sent[:] = 0
+        for k in range(use_ptr[v], use_ptr[v + 1]):
+            d = dev[use[k]]
+            if d == here or sent[d] == 1:
+                continue
+            sent[d] = 1
+            pair = (row[v] + here) * m + d
+            for h in range(hop_ptr[pair], hop_ptr[pair + 1]):
+                if hop_res[h] >= 0:
+                    load[m + hop_res[h]] += hop_lat[h] + value_bytes[v] * hop_inv[h]
+    return load.max()
+
+
+@njit(cache=True, nogil=True)
 def dispatch(a, s, dev, priority, prices):
     """(makespan, the operation that ends last, busy times of lines at their prices); the makespan
     is inf where devices cannot talk. dev must be allowed."""
+    s.spare[:] = np.inf
+    return dispatch_within(a, s, dev, priority, prices)
+
+
+@njit(cache=True, nogil=True)
+def dispatch_within(a, s, dev, priority, prices):
+    """The same, given up (with a makespan of inf) once a line has waited for more than s.spare."""
     # Arrays by themselves: Numba counts references to all arrays of a tuple at every use of one.
     return _dispatch(
         a.cost, a.value_src, a.row, a.value_bytes, a.inp_ptr, a.out_ptr, a.out, a.use_ptr, a.use,
         a.hop_ptr, a.hop_res, a.hop_lat, a.hop_inv, s.longest, s.start, s.ready, s.cause, s.held,
-        s.head, s.after, s.at, s.what, s.line, s.idle, s.last, s.missing, s.sent, dev, priority,
-        prices,
+        s.head, s.after, s.at, s.what, s.line, s.idle, s.last, s.missing, s.sent, s.spare, s.since,
+        dev, priority, prices,
     )  # fmt: skip
 
 
@@ -142,10 +187,11 @@ def dispatch(a, s, dev, priority, prices):
 def _dispatch(
     cost, value_src, row, value_bytes, inp_ptr, out_ptr, out, use_ptr, use, hop_ptr, hop_res,
     hop_lat, hop_inv, longest, start, ready, cause, held, head, after, at, what, line, idle, last,
-    missing, sent, dev, priority, prices,
+    missing, sent, spare, since, dev, priority, prices,
 ):  # fmt: skip
     n, m = cost.shape
     head[:], last[:], idle[:] = -1, -1, 1
+    since[:] = 0.0
     flying, done, final = 0, 0, -1
     end, now, priced = 0.0, 0.0, 0.0
     for t in range(n):
@@ -158,6 +204,10 @@ def _dispatch(
         for r in range(len(head)):
             if idle[r] == 0 or head[r] < 0:
                 continue
+            # What is left to do on the line takes its time whatever follows.
+            spare[r] -= now - since[r]
+            if spare[r] < 0.0:
+                return np.inf, -1, np.inf
             # Queues are short: their most urgent is looked for when it is needed.
             x, before = urgent(n, m, longest, use_ptr, use, dev, priority, head, after, r)
             if before < 0:
@@ -185,7 +235,7 @@ def _dispatch(
             pop(at, what, line, flying)
             flying -= 1
             if r >= 0:
-                idle[r] = 1
+                idle[r], since[r] = 1, now
             first, ended, hop = 0, 1, 0
             if x < n:
                 done += 1

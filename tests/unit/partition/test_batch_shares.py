@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from csp_embed.errors import InputError
 from csp_embed.ir.network import Device, Edge, Link, Plan, Platform, Replica, Task, TaskGraph
 from csp_embed.judge.plan.judge import check_plan
+from csp_embed.partition.several.batch_shares import bound
+from csp_embed.partition.several.copies import load
 from csp_embed.partition.solve import solve
 
 
@@ -119,3 +122,75 @@ def test_shares_by_dispatching_keep_the_rules_of_all_plans() -> None:
     assert (plan.objective or 0.0) >= 16 * sum(min(t.cost.values()) for t in tasks) / 3
     again = solve(graph, platform, batch=16, share=True, effort=0.05)
     assert replace(again, seconds=None) == replace(plan, seconds=None)
+
+
+def equal_devices(names: str) -> Platform:
+    links = tuple(Link(pair, 1.0) for pair in itertools.combinations(names, 2))
+    return Platform(tuple(Device(d, "k") for d in names), links)
+
+
+def test_the_bound_knows_that_shares_use_more_devices_than_there_are_layers() -> None:
+    """One layer on four equal devices: each takes a sample of four."""
+    graph, platform = TaskGraph((Task("t", {"k": 10.0}),), ()), equal_devices("abcd")
+    assert bound(graph, platform, {}, 4)[0] <= 10
+    plan = solve(graph, platform, batch=4, share=True)
+    assert (plan.objective, plan.lower_bound) == (10.0, 10.0)
+    # Two rows of two layers, 6 ms each: 24 ms a batch of four on two devices would be no bound.
+    two = TaskGraph((Task("s", {"k": 6.0}), Task("t", {"k": 6.0})), ())
+    assert bound(two, equal_devices("abcdefgh"), {}, 4)[0] <= 6
+
+
+def test_the_bound_of_replicas_knows_it_too() -> None:
+    graph = TaskGraph((Task("t", {"k": 10.0}),), ())
+    plan = solve(graph, equal_devices("abcd"), objective="throughput", replicas=4)
+    assert plan.objective == 2.5
+    assert load(graph, equal_devices("abcd"), {}, 4) == Fraction(5, 2)
+    plan = solve(graph, equal_devices("abcd"), batch=8, replicas=4)
+    assert plan.objective == 20.0
+    assert plan.lower_bound == pytest.approx(20.0)
+
+
+def test_the_bound_knows_that_small_shares_go_another_way() -> None:
+    """Four bytes a sample: 6 ms by the one link, 4.8 by three hops that take 1.6 each; eight
+    samples at once 34 ms, or 38.4. Shares of one sample leave the link of the whole batch empty."""
+    links = (Link(("a", "b"), 1.0, 2.0, "half"), *(
+        Link(pair, 2.5, 0.0, "half") for pair in (("a", "c"), ("c", "d"), ("d", "b"))
+    ))  # fmt: skip
+    platform = Platform(tuple(Device(d, f"k{d}") for d in "abcd"), links)
+    graph = TaskGraph(
+        tuple(
+            t for i in range(4) for t in (Task(f"s{i}", {"ka": 0.0}), Task(f"t{i}", {"kb": 0.0}))
+        ),
+        tuple(Edge(f"s{i}", f"t{i}", 4.0) for i in range(4)),
+    )
+    plan = solve(graph, platform, batch=8, share=True)
+    assert check_plan(graph, platform, plan) == []
+    assert plan.objective is not None
+    assert plan.objective <= 4.8 + 31 * 1.6 + 1e-9
+    assert bound(graph, platform, {}, 8)[0] <= plan.objective
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_plan_is_below_the_bound(seed: int) -> None:
+    """Random relays, equal devices among others; the bound as it is, before it meets the plan."""
+    rng = np.random.default_rng(seed)
+    devices = tuple(Device(d, kind) for d, kind in zip("abcde", "kkkll", strict=True))
+    links = tuple(
+        Link(pair, float(rng.integers(1, 6)), float(rng.integers(0, 6)), "half")
+        for pair in itertools.combinations("abcde", 2) if rng.random() < 0.7
+    )  # fmt: skip
+    tasks = tuple(
+        Task(f"t{i}", {"k": float(rng.integers(1, 9)), "l": float(rng.integers(1, 9))})
+        for i in range(3)
+    )
+    edges = (Edge("t0", "t1", float(rng.integers(1, 9))), Edge("t1", "t2", 3.0))
+    graph, platform = TaskGraph(tasks, edges), Platform(devices, links)
+    for batch in (2, 4):
+        plan = solve(graph, platform, batch=batch, share=True, effort=0.05)
+        assert check_plan(graph, platform, plan) == []
+        assert plan.objective is not None
+        assert (
+            0
+            < bound(graph, platform, {}, batch)[0]
+            <= Fraction(plan.objective) * (1 + Fraction(1, 10**9))
+        )

@@ -13,7 +13,7 @@ from csp_embed.partition.arrays.view import Problem, csr, make_problem
 from csp_embed.partition.methods.local.cooling import UNNOTED
 from csp_embed.partition.methods.local.dispatching import anneal_dispatch
 from csp_embed.partition.times import feasible, kernels
-from csp_embed.partition.times.dispatch import dispatch, space, timed
+from csp_embed.partition.times.dispatch import busy, dispatch, dispatch_within, space, timed
 from csp_embed.partition.times.timetable import latency_plan, loads
 
 
@@ -139,6 +139,33 @@ def test_dispatching_does_what_it_says_and_the_verifier_agrees(seed: int) -> Non
     assert check_plan(graph, platform, latency_plan(p, table, lower_bound=0.0)) == []
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_dispatching_is_given_up_only_where_it_ends_too_late(seed: int) -> None:
+    """With the waits that a limit allows: the same makespan up to it, inf only above it; and lines
+    work as long as the judge's sums say."""
+    graph, platform = case(seed)
+    p = make_problem(graph, platform, {})
+    rng = np.random.default_rng(seed)
+    dev, s, a = placed(p, rng), space(p), kernels.arrays(p)
+    assert s is not None
+    priority, prices = rng.permutation(p.n).astype(float), np.ones(p.m + len(p.resources))
+    value = dispatch(a, s, dev, priority, prices)[0]
+    found = loads(p, dev)
+    names = [*(d.name for d in platform.devices), *p.resources]
+    least = busy(a, s, dev)
+    assert s.load == pytest.approx([found.get(n, 0.0) for n in names])
+    assert least == pytest.approx(max(found.values()))
+    given_up = 0
+    for limit in np.linspace(least, value * 1.2, 40):
+        s.spare[:] = limit - s.load
+        within = dispatch_within(a, s, dev, priority, prices)[0]
+        if limit >= value * (1 + 1e-9):
+            assert within == pytest.approx(value)
+        given_up += within == np.inf
+    # Somewhere in between it must have been of use, unless no line waits for anything.
+    assert given_up > 0 or value == pytest.approx(least)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_annealing_keeps_memory_groups_and_pins_and_is_never_worse(seed: int) -> None:
     graph, platform = case(seed, tasks=20)
@@ -152,8 +179,9 @@ def test_annealing_keeps_memory_groups_and_pins_and_is_never_worse(seed: int) ->
     layer = np.arange(p.n) // 2  # pairs of tasks as if they were copies: swaps must keep all too
     twins = np.arange(p.n).reshape(-1, 2)
     best = anneal_dispatch(
-        a, s, members, ptr, layer, twins, dev, priority, prices, 1.0, 4000, 1.0, 0.01, seed, UNNOTED
-    )
+        a, s, members, ptr, layer, twins, dev, priority, prices, 1.0, 0.5, 4000, 1.0, 0.01, seed,
+        UNNOTED,
+    )  # fmt: skip
     assert best < before
     assert dispatch(a, s, dev, priority, prices)[0] == pytest.approx(best)
     assert feasible.runs(p, dev)

@@ -15,17 +15,18 @@ import numpy as np
 
 from csp_embed.jit import njit
 from csp_embed.partition.methods.local.annealer import (
-    accepts,
     draw,
     gather,
     generator,
     neighbour,
+    note,
     temperature,
 )
-from csp_embed.partition.times.dispatch import dispatch
+from csp_embed.partition.times.dispatch import busy, dispatch_within
 
 LARGEST = 8  # tasks that one proposal moves together
 AHEAD = 1e-9  # by which a priority is raised over another's
+EXACT = 1 + 1e-9  # relative: more than sums of floats differ in another order
 
 
 @njit(cache=True)
@@ -52,15 +53,38 @@ def reader(a, s, dev, x):
     return -1
 
 
+@njit(cache=True)
+def priced_within(a, s, dev, priority, prices, weight, late, limit):
+    """(energy, makespan, the operation that ends last); inf where the energy is above `limit`."""
+    longest, priced, works = busy(a, s, dev), 0.0, 0.0
+    m = a.cost.shape[1]
+    for r in range(len(s.load)):
+        priced += prices[r] * s.load[r]
+        if r < m:
+            works += prices[r] * s.load[r]
+    # The makespan that is left to the order: devices end no earlier than they have worked.
+    most = (limit - weight * priced - late * works) * EXACT
+    if longest > most:
+        return np.inf, np.inf, -1
+    for r in range(len(s.load)):
+        s.spare[r] = most - s.load[r]
+    end, final, priced = dispatch_within(a, s, dev, priority, prices)
+    ends = 0.0
+    for r in range(m):
+        ends += prices[r] * s.since[r]
+    return end + weight * priced + late * ends, end, final
+
+
 @njit(cache=True, nogil=True)
 def anneal_dispatch(
-    a, s, members, member_ptr, layer, twins, dev, priority, prices, weight, steps, hot, cold, seed,
-    rises,
+    a, s, members, member_ptr, layer, twins, dev, priority, prices, weight, late, steps, hot, cold,
+    seed, rises,
 ):  # fmt: skip
     """Improves dev [n] and priority [n] in place over `steps` proposals; the best makespan.
 
     layer [n], twins [layers, copies]: tasks that are copies of one layer. prices [lines]; weight:
-    of the priced work beside the makespan. rises: see `annealer.note`.
+    of the priced work beside the makespan; late: of the devices' last ends at their prices. rises:
+    see `annealer.note`.
 
     Proposals, of a critical operation: before what held its line; a task with some neighbours to
     another device; one end of a transfer to the other's device; a task and a copy of it change
@@ -71,8 +95,7 @@ def anneal_dispatch(
     free = a.memory.copy()
     for g in range(len(a.group_weight)):
         free[dev[members[member_ptr[g]]]] -= a.group_weight[g]
-    end, final, priced = dispatch(a, s, dev, priority, prices)
-    now, best = end + weight * priced, end
+    now, best, final = priced_within(a, s, dev, priority, prices, weight, late, np.inf)
     best_dev, best_priority = dev.copy(), priority.copy()
     path, held = np.empty(4 * n + 16, np.int64), np.empty(4 * n + 16, np.int64)
     cluster, inside = np.empty(2 * LARGEST, np.int64), np.zeros(n, np.bool_)
@@ -143,11 +166,17 @@ def anneal_dispatch(
             free[to[c]] -= a.group_weight[g]
         for c in range(size):
             fine &= free[to[c]] >= 0
-        then = np.inf
+        then, limit, end, final = np.inf, np.inf, np.inf, -1
         if fine and (many > 0 or urgent >= 0):
-            end, final, priced = dispatch(a, s, dev, priority, prices)
-            then = end + weight * priced
-        if then < np.inf and accepts(state, now, then, temperature(hot, cold, step, steps), rises):
+            # Metropolis' rule, its number drawn first.
+            chance = (draw(state, 1 << 30) + 1.0) / (1 << 30)
+            limit = now - temperature(hot, cold, step, steps) * np.log(chance)
+            # Whoever asks what rises cost wants all of them.
+            most = limit if len(rises) == 1 else np.inf
+            then, end, final = priced_within(a, s, dev, priority, prices, weight, late, most)
+            if then > now:
+                note(rises, then - now)
+        if then < np.inf and then <= limit:
             now = then
             count = critical(s, final, path)
             for k in range(count):
