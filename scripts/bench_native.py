@@ -44,8 +44,7 @@ from csp_embed.machine.spec import Isa
 from csp_embed.ops.bound import natural
 from csp_embed.ops.data import random_tensors
 from csp_embed.ops.deepbench import build as layer_operator
-from csp_embed.ops.deepbench import layers, record
-from csp_embed.ops.layer_list import read_layer_list
+from csp_embed.ops.layer_list import selected
 from csp_embed.targets.source.toolchain.build import build_text
 from csp_embed.targets.source.toolchain.limit import bare_loop
 
@@ -85,7 +84,7 @@ def main() -> int:
         sys.path.append(options.peers)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.threads :])
     names = options.what or DEFAULT
-    records = [r for name in names for r in _records(name)]
+    records = [r for name in names for r in selected(name)]
     known = _read(options.out) if options.out and Path(options.out).exists() else []
     done, begin, rows = {r["layer"] for r in known}, time.monotonic(), []
     isa = load_isa(options.isa)
@@ -105,12 +104,6 @@ def main() -> int:
                 file.write(json.dumps(row) + "\n")
     print(summary([*known, *rows]))
     return 0
-
-
-def _records(what: str) -> Sequence[Mapping[str, Any]]:
-    if what.endswith(".json"):
-        return read_layer_list(what)
-    return layers(what) if what in ("all", "conv", "gemm", "networks") else [record(what)]
 
 
 def measured(

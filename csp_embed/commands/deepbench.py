@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -90,12 +88,13 @@ def deepbench_command(
     from csp_embed.compiler.layers import Setting, sweep
     from csp_embed.machine.costs import costs_of
     from csp_embed.machine.load import load_isa
+    from csp_embed.ops.layer_list import selected
     from csp_embed.report import sweep as by_cycles
     from csp_embed.report import sweep_source as by_time
     from csp_embed.targets import target_of
 
     # A mistyped layer ends here, not after hours.
-    records = _selected(selection)
+    records = selected(selection)
     _refuse_numbers(jobs, simulate_macs, time_limit)
     _refuse_combinations(context, layout, resume, out, dask)
     # What no layer could do is refused before the sweep, not once per layer.
@@ -186,31 +185,6 @@ def _print(results: list[dict[str, Any]], native: bool, out: Path | None, as_jso
             say_table(shown.CLASS_HEAD, rows_, "by class (geometric means)", keys=2)
         if out is not None and out.exists():
             say(f"wrote {out}; `csp-embed report {out} -o report.html` makes a page of it")
-
-
-def _selected(selection: str) -> list[Mapping[str, Any]]:
-    """Records of a list's name, of ids, or of a file. Raises: InputError."""
-    from csp_embed.ops import deepbench
-    from csp_embed.ops.layer_list import read_layer_list
-
-    records: list[Mapping[str, Any]]
-    # Names of lists before names of files: a file `conv` must be written as ./conv.
-    if selection in ("conv", "gemm", "all", "networks"):
-        records = [*deepbench.layers(selection)]
-    # Not Path.is_file: a long list of ids is no name of a file, and no fault.
-    elif selection.endswith(".json") or os.path.isfile(selection):
-        records = [*read_layer_list(selection)]
-    else:
-        ids = [i.strip() for i in selection.split(",") if i.strip()]
-        # Each once, in the order given.
-        records = [deepbench.record(i) for i in dict.fromkeys(ids)]
-    if not records:
-        raise InputError(
-            "no layer is selected",
-            why="a selection is conv, gemm, all, networks, ids such as conv000,gemm008, or my.json",
-            hint="csp-embed deepbench gemm008",
-        )
-    return records
 
 
 def _refuse_numbers(jobs: int, simulate_macs: int, time_limit: float | None) -> None:

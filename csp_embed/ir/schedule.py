@@ -55,6 +55,10 @@ class Region:
     pitch: tuple[int, ...] | None = None
     rounds: tuple[int, ...] = ()
 
+    def size(self, box: int) -> int:
+        """Elements of a box."""
+        return math.prod(b - a for a, b in self.boxes[box])
+
     @property
     def pitches(self) -> tuple[int, ...]:
         """Elements of DRAM from one index to the next, by dimension in `order`."""

@@ -47,6 +47,11 @@ class Memory:
     note: str = ""
     alias_of: str | None = None
 
+    @property
+    def home(self) -> str:
+        """The memory whose elements these are: a shadow and an alias have those of another."""
+        return self.shadow_of or self.alias_of or self.name
+
 
 @dataclass(frozen=True)
 class Field:

@@ -7,6 +7,7 @@ can be; every error names the file and the entry.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,28 @@ from csp_embed.ops import deepbench
 from csp_embed.ops.bound import natural
 
 _EXAMPLE = '[{"id": "l0", "op": "matmul", "m": 8, "n": 4, "k": 16}]'
+
+
+def selected(selection: str) -> list[Mapping[str, Any]]:
+    """Records of a list's name, of ids, or of a file. Raises: InputError."""
+    records: list[Mapping[str, Any]]
+    # Names of lists before names of files: a file `conv` must be written as ./conv.
+    if selection in ("conv", "gemm", "all", "networks"):
+        records = [*deepbench.layers(selection)]
+    # Not Path.is_file: a long list of ids is no name of a file, and no fault.
+    elif selection.endswith(".json") or os.path.isfile(selection):
+        records = [*read_layer_list(selection)]
+    else:
+        ids = [i.strip() for i in selection.split(",") if i.strip()]
+        # Each once, in the order given.
+        records = [deepbench.record(i) for i in dict.fromkeys(ids)]
+    if not records:
+        raise InputError(
+            "no layer is selected",
+            why="a selection is conv, gemm, all, networks, ids such as conv000,gemm008, or my.json",
+            hint="csp-embed deepbench gemm008",
+        )
+    return records
 
 
 def read_layer_list(path: str | Path) -> list[Mapping[str, Any]]:

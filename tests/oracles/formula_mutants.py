@@ -147,11 +147,7 @@ def difference_of(one: Operator, other: Operator) -> str:
     for at_ends in (True, False) * 2 if ranges else (True,):
         tensors = {}
         for name, (least, most) in ranges.items():
-            near = [least, most, max(least, -1), min(most, 1)]
-            tensors[name] = (
-                rng.choice(near, len(values)) if at_ends
-                else rng.integers(least, most + 1, len(values))
-            ).astype(np.int32)  # fmt: skip
+            tensors[name] = _some(least, most, len(values), rng, at_ends).astype(np.int32)
         results = []
         for op in (one, other):
             lane = values.astype(np.int32)
@@ -181,10 +177,15 @@ def drawn(op: Operator, rng: np.random.Generator, ends: bool = False) -> dict[st
         low, high = int(bounds.min), int(bounds.max)
         if name in steps:
             low, high = _step_reach(op, steps[name])
-        near = [low, high, max(low, -1), min(high, 1)]
-        a = rng.choice(near, t.shape) if ends else rng.integers(low, high + 1, t.shape)
-        found[name] = a.astype(t.dtype)
+        found[name] = _some(low, high, t.shape, rng, ends).astype(t.dtype)
     return found
+
+
+def _some(low, high, shape, rng, ends):
+    """Numbers of a range; at the ends of it, and beside 0, where `ends`."""
+    if ends:
+        return rng.choice([low, high, max(low, -1), min(high, 1)], shape)
+    return rng.integers(low, high + 1, shape)
 
 
 def _apply(name, a, b):

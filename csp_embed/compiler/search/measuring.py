@@ -7,7 +7,6 @@ has to be looked up afterwards.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from csp_embed.ir.schedule import COMPUTE, LOAD, STORE, BiasTrick, Schedule
@@ -74,7 +73,7 @@ def engine_of(isa: Isa, costs: Costs) -> Engine | None:
 def estimate(schedule: Schedule, isa: Isa) -> float:
     """Without cost parameters: steps, and bytes at eight a cycle, one after the other."""
     sizes = [
-        [isa.memory(r.memory).elem_bytes * math.prod(b - a for a, b in box) for box in r.boxes]
+        [isa.memory(r.memory).elem_bytes * r.size(n) for n in range(len(r.boxes))]
         for r in schedule.regions
     ]
     total = 0.0

@@ -190,9 +190,10 @@ def bound(
     path = Exact.of(normalised(make_problem(single, few, fix))).critical_path()
     # Costs per sample are rounded to doubles in `cheapest`; ROUNDING gives that back.
     found = [(path, "critical path"), (load(each, few, fix, batch) * batch * ROUNDING, "load")]
-    p = _steady(normalised(make_problem(each, _light(few, batch), fix)), few, batch)
+    p = normalised(make_problem(each, _light(few, batch), fix))
     if p.contended() and len(p.use) * p.m * p.m <= NUMBERS.relaxed.places:
-        relaxed = relax(load_arrays(p))
+        p = _steady(p, few, batch)
+        relaxed = relax(load_arrays(p)) if p.contended() else None
         if relaxed is not None:
             low = number(relaxed.bound) * p.unit * batch * ROUNDING
             found.append((low, "load and transfers"))

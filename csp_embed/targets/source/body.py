@@ -141,7 +141,9 @@ class Tiles:
     ) -> Block:
         m, start = self.machine, self._start(piece)
         # All addresses meet the counters of the cut.
-        rows = [{**self._cut_at(piece), **values} for values in rows]
+        cut = self._cut_at(piece)
+        rows = [{**cut, **values} for values in rows]
+        columns = [{**cut, **values} for values in columns]
         contract, get_lhs, get_rhs = tiles.templates(m.isa)
         memory = {r: contract.slot(r).memory for r in ("dst", "lhs", "rhs")}
         tile = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
@@ -161,8 +163,7 @@ class Tiles:
         steps: list[Node] = []
         # Factors of columns first: they stay for all rows of the tile.
         for c, values in enumerate(columns):
-            place_at = self._at(self.places["rhs"].at(), self._cut_at(piece), values)
-            at = Address(self.places["rhs"].buffer, place_at)
+            at = Address(self.places["rhs"].buffer, self._at(self.places["rhs"].at(), values))
             steps.append(Call(get_rhs.name, {get_rhs.roles["dst"]: factors[c],
                                              get_rhs.roles["address"]: at}))  # fmt: skip
         for r, values in enumerate(rows):

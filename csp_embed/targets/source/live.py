@@ -78,28 +78,34 @@ def _cut(
 ) -> Live | None:
     """By one grid dimension of a factor: what lies outside of the grid is neutral (Layout)."""
     taps = 1 if reduced is None else reduced.extent
-    rows = [[True] * taps for _ in range(output.extent)]
-    moved = False
+    met: list[list[bool]] | None = None
     for d, size in enumerate(layout.grid):
-        by_output = layout.step.get(output.name, (0,) * len(layout.grid))[d]
-        by_tap = 0 if reduced is None else layout.step.get(reduced.name, (0,) * len(layout.grid))[d]
+        moves = {
+            c.name: layout.step[c.name][d] for c in embedding.counters if c.name in layout.step
+        }
+        by_output = moves.get(output.name, 0)
+        by_tap = 0 if reduced is None else moves.get(reduced.name, 0)
         if not by_output or (reduced is not None and not by_tap):
             continue
-        moved = True
         low = high = layout.origin[d]
         # Others may move the same dimension: outside for all of their values.
         for c in embedding.counters:
-            if c is output or c is reduced:
-                continue
-            reach = layout.step.get(c.name, (0,) * len(layout.grid))[d] * (c.extent - 1)
-            low, high = low + min(reach, 0), high + max(reach, 0)
-        for value, row in enumerate(rows):
+            if c is not output and c is not reduced:
+                reach = moves.get(c.name, 0) * (c.extent - 1)
+                low, high = low + min(reach, 0), high + max(reach, 0)
+        ends = [by_output * v + by_tap * tap
+                for v in (0, output.extent - 1) for tap in (0, taps - 1)]  # fmt: skip
+        # Products have thousands of rows, and none outside.
+        if min(ends) + high >= 0 and max(ends) + low < size:
+            continue
+        met = met or [[True] * taps for _ in range(output.extent)]
+        for value, row in enumerate(met):
             for tap in range(taps):
                 at = by_output * value + by_tap * tap
                 row[tap] &= at + high >= 0 and at + low < size
-    if not moved:
+    if met is None:
         return None
-    windows = [_hull(row) for row in rows]
+    windows = [_hull(row) for row in met]
     pieces = _pieces(windows)
     left = sum(p.count * p.taps for p in pieces)
     name = None if reduced is None else reduced.name

@@ -239,9 +239,9 @@ def _elements(region: Region) -> tuple[tuple[int, ...], int]:
     if not region.by_box:
         return (), math.prod(region.grid)
     begin, total = [], 0
-    for box in region.boxes:
+    for n in range(len(region.boxes)):
         begin.append(total)
-        total += math.prod(b - a for a, b in box)
+        total += region.size(n)
     return tuple(begin), total
 
 

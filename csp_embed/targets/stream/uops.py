@@ -201,7 +201,7 @@ class _Ring:
 
     def _load(self, v: int, now: int) -> tuple[int, int, int]:
         """A list, and those behind it in DRAM that are used soon and are not there."""
-        place = self._place(v, now)
+        place = self._place(v)
         assert place is not None
         length = self.size[v]
         for other in self.order[self.number[v] + 1 :]:
@@ -214,7 +214,7 @@ class _Ring:
                 break
             soon = self._next(other, now)
             # Behind the others at once, or it is a load of its own.
-            if soon is None or self._place(other, soon, now, place + length) is None:
+            if soon is None or self._place(other, place + length, now, soon) is None:
                 break
             length += size
         return self.start[v], place, length
@@ -225,7 +225,7 @@ class _Ring:
         n = bisect_right(turns, now)
         return turns[n] if n < len(turns) and turns[n] <= now + SOON else None
 
-    def _place(self, v: int, until: int, now: int = -1, at: int | None = None) -> int | None:
+    def _place(self, v: int, at: int | None = None, now: int = -1, until: int = -1) -> int | None:
         """Gives a list its place. at: the only one that will do; then nothing is overwritten that
         is used from `now` to `until`: it would have to be loaded again."""
         size = self.size[v]

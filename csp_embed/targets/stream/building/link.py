@@ -87,7 +87,7 @@ def _early_constants(part: Part, isa: Isa) -> list[Row]:
     head = rows[:first]
     early = [r for r in head if not moving(r)]
     along = _along(part, rows, first, isa) if part.ahead else []
-    late = [r for n, r in enumerate(rows[first:], first) if n not in set(along)]
+    late = [r for n, r in enumerate(rows[first:], first) if n not in along]
     return [*early, *(rows[n] for n in along), *(r for r in head if moving(r)), *late]
 
 
@@ -101,7 +101,7 @@ def _along(part: Part, rows: Sequence[Row], first: int, isa: Isa) -> list[int]:
             continue
         r = part.schedule.regions[region]
         if r.memory in taken:
-            at = slice(sram, sram + int(np.prod([b - a for a, b in r.boxes[box]])))
+            at = slice(sram, sram + r.size(box))
             if n >= first and r.by_box and not taken[r.memory][at].any():
                 out.append(n)
             taken[r.memory][at] = True
@@ -170,11 +170,6 @@ class _Needs:
                 out = max(out, int(self._dram_stored[where].max()))
         return out
 
-    def _home(self, name: str) -> str:
-        """The memory whose elements these are: a shadow and an alias have those of another."""
-        memory = self._memory[name]
-        return memory.shadow_of or memory.alias_of or name
-
     def _compute_row(self, number: int) -> int:
         template = self.schedule.templates[number]
         row = self._tokens.row(self.isa.instruction(template.instruction).queue or self._compute)
@@ -197,7 +192,7 @@ class _Needs:
         if found is None:
             operands = self.isa.instruction(template.instruction).operands
             found = self._touched[number] = [
-                (self._home(operand.memory), elements)
+                (self._memory[operand.memory].home, elements)
                 # Resets and immediates touch the result alone.
                 for operand, elements in zip(operands, template.touched, strict=False)
             ]
@@ -211,9 +206,10 @@ class _Needs:
 
     def _load_row(self, region: int, box: int, sram: int) -> None:
         name = self.schedule.regions[region].memory
-        memory, home = self._memory[name], self._home(name)
+        memory = self._memory[name]
+        home = memory.home
         row = self._tokens.row(memory.load_queue or "")
-        at = slice(sram, sram + self._size(region, box))
+        at = slice(sram, sram + self.schedule.regions[region].size(box))
         queue_is_compute = memory.load_queue == self._compute
         store = self._stored_before(region, box, row)
         if queue_is_compute:
@@ -240,8 +236,9 @@ class _Needs:
 
     def _store_row(self, region: int, box: int, sram: int) -> None:
         name = self.schedule.regions[region].memory
-        memory, home = self._memory[name], self._home(name)
-        at = slice(sram, sram + self._size(region, box))
+        memory = self._memory[name]
+        home = memory.home
+        at = slice(sram, sram + self.schedule.regions[region].size(box))
         need = int(self._written[home][at].max())
         where = self._units(region, box)
         assert where is not None, "a store outside the shared part of DRAM"
@@ -264,9 +261,6 @@ class _Needs:
             return -1
         self._dram_loaded[where] = row
         return int(self._dram_stored[where].max())
-
-    def _size(self, region: int, box: int) -> int:
-        return int(np.prod([b - a for a, b in self.schedule.regions[region].boxes[box]]))
 
     def _units(self, region: int, box: int) -> Elements | None:
         """The units of DRAM that a box takes; None for a constant."""

@@ -58,24 +58,17 @@ def apart(schedules: Sequence[Schedule], isa: Isa) -> list[Schedule]:
     return out
 
 
-def home(isa: Isa, name: str) -> str:
-    """The memory whose elements these are: a shadow and an alias have those of another."""
-    memory = isa.memory(name)
-    return memory.shadow_of or memory.alias_of or name
-
-
 def _pieces(schedule: Schedule, isa: Isa) -> Iterator[tuple[str, slice | NDArray[np.int64]]]:
     """What rows and templates touch, each piece of which moves as a whole."""
-    sizes = [[int(np.prod([b - a for a, b in box])) for box in r.boxes] for r in schedule.regions]
-    homes = [home(isa, r.memory) for r in schedule.regions]
+    homes = [isa.memory(r.memory).home for r in schedule.regions]
     for kind, region, box, sram in schedule.ops.tolist():
         if kind in (LOAD, STORE):
-            yield homes[region], slice(sram, sram + sizes[region][box])
+            yield homes[region], slice(sram, sram + schedule.regions[region].size(box))
     for n in _templates(schedule):
         t = schedule.templates[n]
         operands = isa.instruction(t.instruction).operands
         for operand, at in zip(operands, t.touched, strict=False):
-            yield home(isa, operand.memory), at
+            yield isa.memory(operand.memory).home, at
 
 
 def _templates(schedule: Schedule) -> list[int]:
@@ -133,7 +126,7 @@ def _moved(used: Used, shift: Shift) -> Used:
 
 def moved(schedule: Schedule, isa: Isa, shifts: Mapping[str, Shift]) -> Schedule:
     """The schedule with its elements of each memory shifted."""
-    by_region = [shifts.get(home(isa, r.memory)) for r in schedule.regions]
+    by_region = [shifts.get(isa.memory(r.memory).home) for r in schedule.regions]
     ops = schedule.ops.copy()
     for row in ops:
         shift = by_region[row[1]] if row[0] in (LOAD, STORE) else None
@@ -150,7 +143,7 @@ def _template(t: Template, isa: Isa, shifts: Mapping[str, Shift]) -> Template:
     operands = isa.instruction(t.instruction).operands
     # Fields that no step reads stay as they are, so that lists are equal where they can be.
     for k, (operand, at) in enumerate(zip(operands, t.touched, strict=False)):
-        shift = shifts.get(home(isa, operand.memory))
+        shift = shifts.get(isa.memory(operand.memory).home)
         if shift is not None:
             first = at.start if isinstance(at, slice) else int(at.min())
             uops[:, k] += shift.of(first)
